@@ -1,1 +1,264 @@
+//! The Local Registry of one RAE: keeps the records of its devices durably, publishes every change at once and a
+//! complete snapshot of each record at regular intervals.
+//!
+//! Every change is saved, then published. What is not yet acknowledged waits in a bounded outbox; when that is full, a
+//! device's deltas are shed and the device is marked "snapshot due", so an outage of any length costs bounded memory
+//! and is healed by a snapshot. A session opens only after a successful probe.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    core::{ConnectionId, EffectId, PacketId, Publication, Qos},
+    event::{AttributeName, Value},
+    id::{Device, Epoch, Rae, Seq, Session, Version},
+    time::Wall,
+};
+
+/// Settings of an agent.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Serial of the RAE; also its MQTT client id.
+    pub rae: Rae,
+    /// Delivery quality of state events. Status is always at least once.
+    pub qos: Qos,
+    /// Mean time between two snapshots of a device.
+    pub snapshot_every: Duration,
+    /// Each interval is drawn from `snapshot_every` times 1 +- this, in thousandths (0 to 500).
+    pub snapshot_jitter_permille: u16,
+    /// Time between two probes of a device.
+    pub probe_every: Duration,
+    /// After how long without a successful probe a device is forgotten.
+    pub forget_after: Duration,
+    /// Unacknowledged QoS 1 publishes at a time; above 20 rumqttd and slow brokers only queue.
+    pub window: u16,
+    /// Most state events that wait in the outbox, those in the window included.
+    pub outbox: usize,
+    /// Longest wait for the RAE's own retained status before a boot number is made without it.
+    pub status_wait: Duration,
+    /// Waits between connection attempts.
+    pub backoff: Backoff,
+}
+
+/// A capped back-off: the n-th wait is drawn from half to all of `first * 2^n`, at most `most`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// Upper end of the first wait.
+    pub first: Duration,
+    /// Upper end of any wait.
+    pub most: Duration,
+}
+
+/// What the agent keeps on disk of one device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedDevice {
+    /// Serial that the device reported when it was probed.
+    pub hardware: Arc<str>,
+    /// Its current session.
+    pub session: Session,
+    /// The session's epoch.
+    pub epoch: Epoch,
+    /// Seq of the newest event of the session; the next event gets the one above.
+    pub seq: Seq,
+    /// The record: value and seq of the last change in this session.
+    pub attributes: BTreeMap<AttributeName, (Value, Seq)>,
+    /// When a probe last found the device.
+    pub found_at: Wall,
+}
+
+/// What the agent finds on its disk when it starts; empty after a wipe.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Saved {
+    /// Epoch of the last boot.
+    pub boot: Option<Epoch>,
+    /// Its devices.
+    pub devices: BTreeMap<Device, SavedDevice>,
+}
+
+/// One durable change; those of one [`Effect::Save`] are applied together or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Epoch of this boot.
+    Boot(Epoch),
+    /// The whole record of a device.
+    Device(Device, SavedDevice),
+    /// The device is forgotten.
+    Forget(Device),
+}
+
+impl Saved {
+    /// Applies one change: what a disk does.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Boot(boot) => self.boot = Some(boot),
+            Change::Device(device, saved) => {
+                self.devices.insert(device, saved);
+            }
+            Change::Forget(device) => {
+                self.devices.remove(&device);
+            }
+        }
+    }
+}
+
+/// What happened around the RAE.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// To be sent once, first: the agent begins to connect and probes what it had saved.
+    Start,
+    /// A device was noticed on a port, new or back.
+    Detected {
+        /// Serial that the device claims.
+        hardware: Arc<str>,
+    },
+    /// A device was unplugged.
+    Detached {
+        /// Its serial.
+        hardware: Arc<str>,
+    },
+    /// A device tells what changed on it. Of a device that is not onboarded it is ignored: the probe will tell.
+    Reported {
+        /// Its serial.
+        hardware: Arc<str>,
+        /// New values.
+        set: BTreeMap<AttributeName, Value>,
+        /// Removed attributes.
+        unset: BTreeSet<AttributeName>,
+    },
+    /// Answer to [`Effect::Probe`].
+    Probed(EffectId, Probe),
+    /// Answer to [`Effect::Save`].
+    Saved(EffectId, SaveOutcome),
+    /// The broker accepted the connection.
+    Connected(ConnectionId),
+    /// The connection ended, or could not be made. Once per [`Effect::Connect`].
+    Disconnected(ConnectionId),
+    /// The broker acknowledged a publish.
+    Acknowledged(ConnectionId, PacketId),
+    /// The broker acknowledged a subscription.
+    Subscribed(ConnectionId, PacketId),
+    /// A message arrived.
+    Message(ConnectionId, Message),
+    /// Finish what is in the window if that takes no longer than the given time, say "offline" and stop.
+    Stop {
+        /// Bound of the drain.
+        within: Duration,
+    },
+}
+
+/// A message that arrived on a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Set for QoS 1: to be acknowledged with [`Effect::Acknowledge`].
+    pub packet: Option<PacketId>,
+    /// Resent by the broker.
+    pub dup: bool,
+    /// A retained message, replayed at subscription.
+    pub retain: bool,
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Probe {
+    /// The device answered with its whole record; `connection` is the agent's own and not part of it.
+    Found(BTreeMap<AttributeName, Value>),
+    /// Nothing there.
+    Absent,
+    /// The probe did not end; says nothing about the device.
+    Unknown,
+}
+
+/// How a save ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaveOutcome {
+    /// On disk, synced.
+    Durable,
+    /// Not on disk.
+    Failed,
+    /// May be on disk or not; retried.
+    Unknown,
+}
+
+/// What the agent wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Connect with a clean session, after giving up whatever connection there was.
+    Connect {
+        /// Names the attempt.
+        connection: ConnectionId,
+        /// Last will; none on the short connection that reads the RAE's own retained status.
+        will: Option<Publication>,
+    },
+    /// End the connection in good order: no will.
+    Disconnect(ConnectionId),
+    /// Subscribe at QoS 1.
+    Subscribe {
+        /// The connection.
+        connection: ConnectionId,
+        /// Packet id.
+        packet: PacketId,
+        /// Topic filters.
+        filters: Vec<String>,
+    },
+    /// Send a message.
+    Publish {
+        /// The connection.
+        connection: ConnectionId,
+        /// Packet id for QoS 1.
+        packet: Option<PacketId>,
+        /// Set where it was sent before.
+        dup: bool,
+        /// The message.
+        message: Publication,
+        /// What it holds.
+        of: Published,
+    },
+    /// Acknowledge a message that arrived.
+    Acknowledge(ConnectionId, PacketId),
+    /// Make changes durable; saves are carried out and answered in order.
+    Save(EffectId, Vec<Change>),
+    /// Ask the device itself.
+    Probe(EffectId, Arc<str>),
+    /// The agent has stopped; nothing follows.
+    Stopped,
+    /// For metrics and checks.
+    Fact(Fact),
+}
+
+/// What a publish holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// Presence of the RAE.
+    Status,
+    /// A delta.
+    Delta(Device, Version),
+    /// A snapshot.
+    Snapshot(Device, Version),
+}
+
+/// What the agent did; for metrics and checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// An event was numbered and saved; it is published next.
+    Recorded(Published),
+    /// A delta was dropped from the full outbox; the device's next snapshot covers it.
+    Shed(Device, Version),
+    /// The broker acknowledged the event.
+    Acknowledged(Published),
+    /// A report was refused: it would push the device's snapshot over the payload limit.
+    RefusedReport(Device),
+    /// A device was forgotten.
+    Forgotten(Device),
+    /// The outbox held this many events after a change of more than a tenth of its bound.
+    Outbox(usize),
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::MAX_EXACT;
 
 /// Longest attribute name, in bytes.
-pub const MAX_NAME_BYTES: usize = 64;
+const MAX_NAME_BYTES: usize = 64;
 
 /// Name of an attribute: 1 to 64 of `[a-z0-9_.]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
