@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,6 +21,9 @@ use crate::{
     id::{Device, Epoch, Rae, Seq, Session, Version},
     time::Wall,
 };
+
+/// Most devices of one RAE: it is the router of one shelf, and what it keeps of each is in memory.
+pub const MAX_DEVICES: usize = 1024;
 
 /// Settings of an agent.
 #[derive(Debug, Clone)]
@@ -55,6 +59,16 @@ pub struct Backoff {
     pub most: Duration,
 }
 
+impl Backoff {
+    /// The wait before attempt number `retry` (0 is the first retry).
+    #[must_use]
+    pub fn wait(&self, retry: u32, rng: &mut impl rand::Rng) -> Duration {
+        let upper = self.first.saturating_mul(1 << retry.min(24)).min(self.most);
+        let nanos = u64::try_from(upper.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(rng.random_range(nanos / 2..=nanos))
+    }
+}
+
 /// What the agent keeps on disk of one device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedDevice {
@@ -77,8 +91,8 @@ pub struct SavedDevice {
 pub struct Saved {
     /// Epoch of the last boot.
     pub boot: Option<Epoch>,
-    /// Its devices.
-    pub devices: BTreeMap<Device, SavedDevice>,
+    /// Its devices. Shared with the agent: a disk in memory costs no second copy of what did not change.
+    pub devices: BTreeMap<Device, Arc<SavedDevice>>,
 }
 
 /// One durable change; those of one [`Effect::Save`] are applied together or not at all.
@@ -87,7 +101,7 @@ pub enum Change {
     /// Epoch of this boot.
     Boot(Epoch),
     /// The whole record of a device.
-    Device(Device, SavedDevice),
+    Device(Device, Arc<SavedDevice>),
     /// The device is forgotten.
     Forget(Device),
 }
@@ -249,14 +263,19 @@ pub enum Published {
 /// What the agent did; for metrics and checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
-    /// An event was numbered and saved; it is published next.
+    /// An event was numbered and saved: it waits for its publication, or is shed.
     Recorded(Published),
-    /// A delta was dropped from the full outbox; the device's next snapshot covers it.
+    /// An event was dropped from the full outbox; the device's next snapshot covers it.
     Shed(Device, Version),
     /// The broker acknowledged the event.
     Acknowledged(Published),
-    /// A report was refused: it would push the device's snapshot over the payload limit.
+    /// A report, or what a probe found, was refused: it holds a value that is none, or would push the device's snapshot
+    /// over the payload limit.
     RefusedReport(Device),
+    /// A device was not taken: the RAE has [`MAX_DEVICES`] already.
+    RefusedDevice(Device),
+    /// A save failed, or may have: it is retried.
+    SaveRetried,
     /// A device was forgotten.
     Forgotten(Device),
     /// The outbox held this many events after a change of more than a tenth of its bound.
