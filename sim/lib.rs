@@ -1,1 +1,18 @@
+//! Fleetproof: proves that the cloud state of a device fleet converges.
+//!
+//! ```text
+//! scenario -> fleet -> faults -> observe -> check -> report
+//!                 \    /           ^
+//!                 driver ----------+     live: tokio, real brokers, real database
+//! ```
+//!
+//! A [`scenario`] says what is asked. The [`fleet`] holds the truth (the device plan) and fakes the RAEs. [`live`] drives
+//! agents, bridges and registries on a target, breaks things, and observes. Everything between the running system and
+//! the verdict is one typed, ordered [`history`].
 
+pub mod check;
+pub mod fleet;
+pub mod history;
+pub mod observe;
+pub mod random;
+pub mod scenario;

@@ -1,0 +1,154 @@
+//! What a run ends in: one verdict, one outcome per check, and a witness for each failure.
+
+use std::{fmt, time::Duration};
+
+use serde::Serialize;
+
+/// How a run ends. A safety failure stands even in an invalid run; invalid comes before any other failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    /// Every check passed that the target can observe.
+    Pass,
+    /// A check failed, and its witness says where.
+    Fail,
+    /// Nothing can be said of the system: the harness or its surroundings fell short.
+    Invalid,
+}
+
+/// A check of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum CheckId {
+    /// Provenance: every visible attribute is true, at the version under which it was published.
+    C1,
+    /// Attribute monotonicity.
+    C2,
+    /// Floor monotonicity.
+    C3,
+    /// Key and order.
+    C4,
+    /// Commit safety.
+    C5,
+    /// Start position.
+    C5b,
+    /// Commit monotonicity.
+    C6,
+    /// Boundedness.
+    C7,
+    /// Acknowledged is stored.
+    C8,
+    /// Convergence.
+    C9,
+    /// Staleness.
+    C10,
+    /// Lag.
+    C11,
+    /// Progress.
+    C12,
+    /// Conservation.
+    C15,
+    /// The generator kept its schedule and the harness its feet: else the run is invalid.
+    Generator,
+}
+
+/// Whether a failure of the check stands in an invalid run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// C1 to C8 and C15: an invariant.
+    Safety,
+    /// C9 to C12: a promise.
+    Liveness,
+    /// About the harness itself.
+    Validity,
+}
+
+/// The end of one check.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CheckResult {
+    /// Which.
+    pub id: CheckId,
+    /// Its name: "commit safety".
+    pub name: &'static str,
+    /// Safety, liveness or validity.
+    pub class: Class,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it measured, with its unit: "412 of 412 devices", "p99 184 ms".
+    pub figure: String,
+    /// What it was held against: "at most 500 ms"; empty where the invariant has no figure.
+    pub limit: String,
+    /// How many things it looked at: zero on a target that can observe it is INVALID.
+    pub observed: u64,
+}
+
+/// How one check ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "because")]
+pub enum Outcome {
+    /// It held.
+    Pass,
+    /// It did not: the first witnesses (at most [`MAX_WITNESSES`]), and how many there are.
+    Fail {
+        /// The first ones.
+        witnesses: Vec<Witness>,
+        /// How many in all.
+        count: u64,
+    },
+    /// It could not be judged.
+    Invalid(String),
+    /// The target cannot observe it.
+    NotObservable(String),
+}
+
+/// Witnesses kept per check.
+pub const MAX_WITNESSES: usize = 5;
+
+/// A failure, with what leads to it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Witness {
+    /// One sentence that names device, attribute, versions, offsets and times.
+    pub what: String,
+    /// When it was seen, from the begin of the run.
+    #[serde(serialize_with = "seconds")]
+    pub at: Duration,
+    /// The causal timeline of that one device or partition: intent, send, acknowledgement, log offset, row.
+    pub timeline: Vec<Moment>,
+}
+
+/// One line of a timeline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Moment {
+    /// From the begin of the run.
+    #[serde(serialize_with = "seconds")]
+    pub at: Duration,
+    /// What happened.
+    pub what: String,
+}
+
+fn seconds<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64((at.as_secs_f64() * 1e6).round() / 1e6)
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Pass => "PASS",
+            Verdict::Fail => "FAIL",
+            Verdict::Invalid => "INVALID",
+        })
+    }
+}
+
+/// The verdict of a run with these results.
+#[must_use]
+pub fn verdict(results: &[CheckResult]) -> Verdict {
+    let failed = |class| results.iter().any(|r| r.class == class && matches!(r.outcome, Outcome::Fail { .. }));
+    let invalid = failed(Class::Validity) || results.iter().any(|r| matches!(r.outcome, Outcome::Invalid(_)));
+    match (failed(Class::Safety), invalid, failed(Class::Liveness)) {
+        (true, _, _) => Verdict::Fail,
+        (false, true, _) => Verdict::Invalid,
+        (false, false, true) => Verdict::Fail,
+        (false, false, false) => Verdict::Pass,
+    }
+}

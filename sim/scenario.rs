@@ -1,0 +1,155 @@
+//! A scenario: one question to a pipeline, as a TOML file or built in code.
+//!
+//! Everything is validated when it is read: a [`Scenario`] that exists can be run, up to what its target can do. All
+//! times within a run are measured from the start of its first load phase.
+
+mod fault;
+
+pub use fault::{Fault, FaultKind, Part, PoisonKind};
+
+use std::time::Duration;
+
+use dmp_core::core::Qos;
+use serde::Serialize;
+
+/// A validated scenario.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Scenario {
+    /// Name: the file's, without its ending.
+    pub name: String,
+    /// What the scenario asks: the first comment line of the file.
+    pub question: String,
+    /// From which every random stream is derived.
+    pub seed: u64,
+    /// Who publishes what.
+    pub fleet: Fleet,
+    /// How the reference pipeline is built and set.
+    pub pipeline: Pipeline,
+    /// The load, in order; at least one.
+    pub phases: Vec<Phase>,
+    /// What goes wrong, and when; in order of time.
+    pub faults: Vec<Fault>,
+    /// Limits beside the invariants, which always hold.
+    pub checks: Checks,
+}
+
+/// The simulated fleet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fleet {
+    /// RAEs, 1 to 20,000.
+    pub raes: u32,
+    /// Devices per RAE, 1 to 1,000.
+    pub devices_per_rae: u32,
+    /// Mean time between two changes of one device at rate 1; exponentially distributed.
+    pub update_every: Duration,
+    /// Share of changes that also remove an attribute, 0 to 1.
+    pub unset_share: f64,
+    /// Mean time between two re-attachments (a new session) of one device; `None` is never.
+    pub reattach_every: Option<Duration>,
+    /// Mean time between two snapshots of one device.
+    pub snapshot_every: Duration,
+    /// Time between two probes of one device.
+    pub probe_every: Duration,
+    /// Size of a payload that the generator aims at, delta and snapshot alike; 400 B to 64 KiB.
+    pub record_bytes: u32,
+    /// Delivery quality of state events.
+    pub qos: Qos,
+    /// New MQTT connections per second while the fleet connects.
+    pub connects_per_s: u32,
+}
+
+/// The reference pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Pipeline {
+    /// 1, 2, 4, 8 or 16 bridge connections, each with its own shards.
+    pub shard_groups: u8,
+    /// Bridge processes, 1 to `shard_groups`.
+    pub bridges: u8,
+    /// Registry processes, 1 to 16.
+    pub registries: u8,
+    /// Partitions of the events topic, 1 to 256.
+    pub partitions: u16,
+    /// Most messages of a bridge connection that wait for Kafka.
+    pub bridge_window: u32,
+    /// Rows at which a batch is written.
+    pub batch_rows: u32,
+    /// Age at which a batch is written.
+    pub batch_wait: Duration,
+    /// Records buffered per partition before it is paused.
+    pub partition_credit: u32,
+    /// Records after which offsets are committed.
+    pub commit_records: u32,
+    /// Time after which offsets are committed.
+    pub commit_every: Duration,
+    /// Kafka's session timeout of the registry's group.
+    pub session_timeout: Duration,
+    /// Time between two clean-ups of the store.
+    pub clean_every: Duration,
+}
+
+/// One stretch of load.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Phase {
+    /// Its name, unique; faults refer to it.
+    pub name: String,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// Factor on the rate of changes, 0 to 1,000.
+    pub rate: f64,
+    /// Flash traffic in this phase.
+    pub canary: Option<Canary>,
+}
+
+/// Short-lived MQTT clients, each a RAE with one device.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Canary {
+    /// How many.
+    pub clients: u32,
+    /// Over which time, from the begin of the phase, they connect.
+    pub over: Duration,
+    /// Messages that each sends: a snapshot, then deltas.
+    pub messages: u32,
+}
+
+/// Limits beside the invariants. `None` is not limited; the figure is reported all the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+pub struct Checks {
+    /// Bound of convergence after heal; `None`: computed from the settings.
+    pub converged_within: Option<Duration>,
+    /// Highest lag (end - committed) in records.
+    pub lag_peak: Option<u64>,
+    /// 99th percentile of lag (end - reflected) in load phases.
+    pub lag_reflected_p99: Option<u64>,
+    /// 99th percentile of lag (end - committed) in load phases.
+    pub lag_committed_p99: Option<u64>,
+    /// After a phase with a rate above 1, a canary, or a fault: back to a quiet lag within this.
+    pub drained_within: Option<Duration>,
+    /// Lag (end - reflected) at or below which the pipeline is quiet.
+    pub quiet_lag: u64,
+    /// 99th percentile of latency: row visible - intended time.
+    pub staleness_p99: Option<Duration>,
+    /// Longest time that a partition with lag and a live owner may stand still while no fault holds it.
+    pub stalled_at_most: Duration,
+    /// Lateness of the generator above which the run is invalid.
+    pub lateness_at_most: Duration,
+}
+
+impl Scenario {
+    /// Length of the load: all phases.
+    #[must_use]
+    pub fn load(&self) -> Duration {
+        self.phases.iter().map(|phase| phase.lasts).sum()
+    }
+
+    /// When phase `index` begins.
+    #[must_use]
+    pub fn phase_begins(&self, index: usize) -> Duration {
+        self.phases[..index].iter().map(|phase| phase.lasts).sum()
+    }
+
+    /// Devices of the standing fleet, canaries apart.
+    #[must_use]
+    pub fn devices(&self) -> u32 {
+        self.fleet.raes * self.fleet.devices_per_rae
+    }
+}

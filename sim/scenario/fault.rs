@@ -1,0 +1,205 @@
+//! The faults that a scenario can hold.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// One fault on the timeline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fault {
+    /// When it begins, from the begin of the first load phase.
+    pub at: Duration,
+    /// As written in the file: `burst + 5s`.
+    pub at_text: String,
+    /// What goes wrong.
+    pub kind: FaultKind,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// This share of updates is saved by the agent and never published.
+    MissedUpdates {
+        /// Share of deltas, 0 to 1.
+        share: f64,
+        /// How long.
+        lasts: Duration,
+    },
+    /// This share of QoS 0 publishes is lost between RAE and broker.
+    Qos0Loss {
+        /// Share of messages, 0 to 1.
+        share: f64,
+        /// How long.
+        lasts: Duration,
+    },
+    /// This share of messages is published a second time, later.
+    Duplicates {
+        /// Share of messages, 0 to 1.
+        share: f64,
+        /// Most time between the two.
+        delay: Duration,
+        /// How long.
+        lasts: Duration,
+    },
+    /// The tail of this share of sessions is held back and arrives later, in its order, after the device has opened a
+    /// new session.
+    DelayedTails {
+        /// Share of devices, 0 to 1.
+        share: f64,
+        /// How long each tail is held back.
+        delay: Duration,
+        /// How long the fault holds.
+        lasts: Duration,
+    },
+    /// Messages that can never be applied.
+    Poison {
+        /// How they are poisonous.
+        kind: PoisonKind,
+        /// How many.
+        messages: u32,
+        /// Over which time.
+        lasts: Duration,
+    },
+    /// This share of RAEs restarts with its disk intact.
+    Reboot {
+        /// Share of RAEs, 0 to 1.
+        share: f64,
+        /// Time without power.
+        down: Duration,
+    },
+    /// This share of devices is unplugged and plugged in again, again and again.
+    Flapping {
+        /// Share of devices, 0 to 1.
+        share: f64,
+        /// Mean time between two changes of the plug.
+        every: Duration,
+        /// How long.
+        lasts: Duration,
+    },
+    /// The connections of this share of RAEs break at once, and stay down.
+    Disconnect {
+        /// Share of RAEs, 0 to 1.
+        share: f64,
+        /// How long.
+        lasts: Duration,
+    },
+    /// SIGKILL, and a restart.
+    Kill {
+        /// Which part.
+        part: Part,
+        /// Which of its processes, from 0.
+        index: u8,
+        /// When it is started again.
+        back_after: Duration,
+    },
+    /// SIGSTOP, and SIGCONT.
+    Pause {
+        /// Which part.
+        part: Part,
+        /// Which of its processes, from 0.
+        index: u8,
+        /// How long.
+        lasts: Duration,
+    },
+    /// The writer stage of a registry panics inside its process.
+    StageFailure {
+        /// Which registry process, from 0.
+        index: u8,
+        /// How many times in a row.
+        times: u32,
+    },
+    /// The connection between broker and bridges is cut.
+    CutLink {
+        /// How long.
+        lasts: Duration,
+    },
+    /// The connection between broker and bridges is slow.
+    SlowLink {
+        /// Bytes per second and connection.
+        bytes_per_s: u64,
+        /// How long.
+        lasts: Duration,
+    },
+    /// The store takes only so many rows per second.
+    ThrottledStore {
+        /// Rows per second and registry process.
+        rows_per_s: u32,
+        /// How long.
+        lasts: Duration,
+    },
+    /// Each write takes longer.
+    SlowStore {
+        /// Additional time per write.
+        delay: Duration,
+        /// How long.
+        lasts: Duration,
+    },
+}
+
+/// A part of the pipeline that runs in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// MQTT to Kafka.
+    Bridge,
+    /// Kafka to the store.
+    Registry,
+}
+
+/// How a message is poisonous.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoisonKind {
+    /// Not of the wire contract, in a random one of its kinds.
+    Undecodable,
+    /// Decodes, and no store takes it: one attribute value above the column's limit.
+    RefusedByStore,
+}
+
+impl FaultKind {
+    /// When it has ended, counted from its begin.
+    #[must_use]
+    pub fn lasts(&self) -> Duration {
+        match self {
+            FaultKind::MissedUpdates { lasts, .. }
+            | FaultKind::Qos0Loss { lasts, .. }
+            | FaultKind::Poison { lasts, .. }
+            | FaultKind::Flapping { lasts, .. }
+            | FaultKind::Disconnect { lasts, .. }
+            | FaultKind::Pause { lasts, .. }
+            | FaultKind::CutLink { lasts }
+            | FaultKind::SlowLink { lasts, .. }
+            | FaultKind::ThrottledStore { lasts, .. }
+            | FaultKind::SlowStore { lasts, .. } => *lasts,
+            FaultKind::Duplicates { delay, lasts, .. } | FaultKind::DelayedTails { delay, lasts, .. } => {
+                *lasts + *delay
+            }
+            FaultKind::Reboot { down, .. } => *down,
+            FaultKind::Kill { back_after, .. } => *back_after,
+            FaultKind::StageFailure { .. } => Duration::ZERO,
+        }
+    }
+
+    /// Its key in a scenario file.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            FaultKind::MissedUpdates { .. } => "missed_updates",
+            FaultKind::Qos0Loss { .. } => "qos0_loss",
+            FaultKind::Duplicates { .. } => "duplicates",
+            FaultKind::DelayedTails { .. } => "delayed_tails",
+            FaultKind::Poison { .. } => "poison",
+            FaultKind::Reboot { .. } => "reboot",
+            FaultKind::Flapping { .. } => "flapping",
+            FaultKind::Disconnect { .. } => "disconnect",
+            FaultKind::Kill { .. } => "kill",
+            FaultKind::Pause { .. } => "pause",
+            FaultKind::StageFailure { .. } => "stage_failure",
+            FaultKind::CutLink { .. } => "cut_link",
+            FaultKind::SlowLink { .. } => "slow_link",
+            FaultKind::ThrottledStore { .. } => "throttled_store",
+            FaultKind::SlowStore { .. } => "slow_store",
+        }
+    }
+}
