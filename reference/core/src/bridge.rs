@@ -3,141 +3,250 @@
 //!
 //! One core is one shard group's connection. Its window is bounded: when it is full, reading stops and MQTT's own flow
 //! control holds the rest at the broker. What Kafka refuses for good goes to the dead-letter topic and is then
-//! acknowledged like any other.
+//! acknowledged like any other. Payloads are not decoded here.
+//!
+//! A connection may end while records are in flight. They are brought to their end all the same, but acknowledge
+//! nothing on the next connection: the broker redelivers, and the second copy in the log is a legal duplicate.
 
-use std::{sync::Arc, time::Duration};
+mod interface;
+mod window;
 
-use bytes::Bytes;
+pub use interface::{Config, Effect, Event, Fact, Gauges, OutgoingRecord, ProduceOutcome};
+
+use rand::SeedableRng;
+use rand_pcg::Pcg64;
 
 use crate::{
-    agent::{Backoff, Message},
-    core::{ConnectionId, EffectId, PacketId},
-    time::Wall,
+    agent::Message,
+    core::{ConnectionId, Core, PacketId},
+    sabotage::{Bug, planted},
+    time::{Mono, Now},
 };
+use window::Window;
 
-/// Settings of a bridge connection.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Identity in the record header `bridge`.
-    pub id: Arc<str>,
-    /// Topic filters of its shard group.
-    pub filters: Vec<String>,
-    /// Most messages that wait for Kafka at a time.
-    pub window: usize,
-    /// Waits between connection attempts and between retries of a record.
-    pub backoff: Backoff,
+/// The only packet that the bridge sends with an id is its subscription, once per connection.
+const SUBSCRIPTION: PacketId = PacketId(1);
+
+/// The bridge of one shard group.
+#[derive(Debug)]
+pub struct Bridge {
+    config: Config,
+    phase: Phase,
+    link: Link,
+    window: Window,
+    last_connection: u64,
+    failed_connects: u32,
+    told_full: bool,
+    rng: Pcg64,
 }
 
-/// What happened around the bridge.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// To be sent once, first.
-    Start,
-    /// The broker accepted the connection.
-    Connected {
-        /// The attempt.
-        connection: ConnectionId,
-        /// Whether the broker still had the session.
-        session_present: bool,
-    },
-    /// The connection ended, or could not be made. Once per [`Effect::Connect`].
-    Disconnected(ConnectionId),
-    /// The broker acknowledged the subscription.
-    Subscribed(ConnectionId, PacketId),
-    /// A message arrived.
-    Message(ConnectionId, Message),
-    /// Answer to [`Effect::Produce`].
-    Produced(EffectId, ProduceOutcome),
-    /// Stop reading, wait for Kafka no longer than the given time, acknowledge what it stored and stop.
-    Stop {
-        /// Bound of the drain.
-        within: Duration,
-    },
-}
-
-/// How a produce ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProduceOutcome {
-    /// In the log.
-    Stored {
-        /// Its partition.
-        partition: i32,
-        /// Its offset.
-        offset: i64,
-    },
-    /// Never going to be taken: too large, or invalid.
-    Refused {
-        /// Kafka's words.
-        reason: String,
-    },
-    /// Not stored; may be later.
-    Failed {
-        /// Kafka's words.
-        reason: String,
-    },
-    /// May be stored or not.
-    Unknown {
-        /// Kafka's words.
-        reason: String,
-    },
-}
-
-/// What the bridge wants done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Connect with the persistent session of the shard group's fixed client id.
-    Connect(ConnectionId),
-    /// End the connection in good order.
-    Disconnect(ConnectionId),
-    /// Subscribe at QoS 1.
-    Subscribe {
-        /// The connection.
-        connection: ConnectionId,
-        /// Packet id.
-        packet: PacketId,
-        /// Topic filters.
-        filters: Vec<String>,
-    },
-    /// Stop reading from the connection: the window is full.
-    PauseReading(ConnectionId),
-    /// Read again.
-    ResumeReading(ConnectionId),
-    /// Store a record. Records are handed to Kafka in the order of the effects.
-    Produce(EffectId, OutgoingRecord),
-    /// Acknowledge a message that arrived.
-    Acknowledge(ConnectionId, PacketId),
-    /// The bridge has stopped; nothing follows.
-    Stopped,
-    /// For metrics and checks.
-    Fact(Fact),
-}
-
-/// A record on its way to Kafka.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutgoingRecord {
-    /// Kafka topic.
-    pub topic: &'static str,
-    /// Key: the MQTT topic.
-    pub key: Bytes,
-    /// Value: the payload, untouched; in a dead letter cut.
-    pub value: Bytes,
-    /// Receive time.
-    pub timestamp: Wall,
-    /// Headers, ASCII.
-    pub headers: Vec<(&'static str, String)>,
-}
-
-/// What the bridge did; for metrics and checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fact {
-    /// A message was stored and acknowledged.
-    Forwarded,
-    /// A retained message outside `status` was ignored and acknowledged.
-    IgnoredRetained,
-    /// A message went to the dead-letter topic.
-    DeadLettered,
-    /// A record is produced again.
-    Retried,
-    /// The window holds this many messages; told at full and at empty.
-    Window(usize),
+enum Phase {
+    New,
+    Running,
+    Stopping { until: Mono },
+    Stopped,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down,
+    Waiting { until: Mono },
+    Connecting(ConnectionId),
+    Up { connection: ConnectionId, paused: bool },
+}
+
+impl Bridge {
+    /// A bridge that has not started; `seed` drives its back-off.
+    ///
+    /// # Panics
+    /// If the window is empty.
+    #[must_use]
+    pub fn new(config: Config, seed: u64) -> Bridge {
+        assert!(config.window > 0, "a bridge needs a window of at least one message");
+        let mut rng = Pcg64::seed_from_u64(seed);
+        let window = Window::new(config.id.clone(), config.backoff, Pcg64::from_rng(&mut rng));
+        Bridge {
+            config,
+            phase: Phase::New,
+            link: Link::Down,
+            window,
+            last_connection: 0,
+            failed_connects: 0,
+            told_full: false,
+            rng,
+        }
+    }
+
+    /// The bridge's queues and their bounds.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            window: self.window.len(),
+            window_cap: self.config.window,
+            in_flight: self.window.in_flight(),
+            retrying: self.window.retrying(),
+            paused: matches!(self.link, Link::Up { paused: true, .. }),
+            connected: matches!(self.link, Link::Up { .. }),
+        }
+    }
+
+    fn connect(&mut self, effects: &mut Vec<Effect>) {
+        self.last_connection += 1;
+        let connection = ConnectionId(self.last_connection);
+        self.link = Link::Connecting(connection);
+        effects.push(Effect::Connect(connection));
+    }
+
+    fn connected(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
+        if self.link != Link::Connecting(connection) {
+            return;
+        }
+        self.link = Link::Up { connection, paused: false };
+        // Also where the broker kept the session: the filters of a deployment may have changed since.
+        let filters = self.config.filters.clone();
+        effects.push(Effect::Subscribe { connection, packet: SUBSCRIPTION, filters });
+    }
+
+    fn disconnected(&mut self, now: Now, connection: ConnectionId) {
+        if self.connection() != Some(connection) {
+            return;
+        }
+        self.link = if self.phase == Phase::Running {
+            let wait = self.config.backoff.wait(self.failed_connects, &mut self.rng);
+            self.failed_connects = self.failed_connects.saturating_add(1);
+            Link::Waiting { until: now.mono + wait }
+        } else {
+            Link::Down
+        };
+    }
+
+    fn message(&mut self, now: Now, connection: ConnectionId, mut message: Message, effects: &mut Vec<Effect>) {
+        // While stopping, what is not acknowledged stays with the broker for the next owner of the session.
+        if self.phase != Phase::Running || self.up() != Some(connection) {
+            return;
+        }
+        if message.packet.is_some() && planted(Bug::BridgeAcksEarly) {
+            effects.extend(message.packet.take().map(|packet| Effect::Acknowledge(connection, packet)));
+        }
+        self.window.take(now, connection, message, effects);
+    }
+
+    fn stop(&mut self, until: Mono, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::New | Phase::Running => self.phase = Phase::Stopping { until },
+            Phase::Stopping { until: bound } => self.phase = Phase::Stopping { until: until.min(bound) },
+            Phase::Stopped => return,
+        }
+        match &mut self.link {
+            Link::Up { connection, paused: paused @ false } => {
+                *paused = true;
+                effects.push(Effect::PauseReading(*connection));
+            }
+            Link::Waiting { .. } => self.link = Link::Down,
+            Link::Up { .. } | Link::Connecting(_) | Link::Down => {}
+        }
+    }
+
+    /// What every event may bring about: acknowledgements in turn, the window's limits, the end of a drain.
+    fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.window.acknowledge(self.up(), effects);
+        self.regulate(effects);
+        if let Phase::Stopping { until } = self.phase
+            && (self.window.len() == 0 || now.mono >= until)
+        {
+            effects.extend(self.connection().map(Effect::Disconnect));
+            effects.push(Effect::Stopped);
+            self.link = Link::Down;
+            self.phase = Phase::Stopped;
+        }
+    }
+
+    fn regulate(&mut self, effects: &mut Vec<Effect>) {
+        let held = self.window.len();
+        if let Link::Up { connection, paused } = &mut self.link {
+            if !*paused && held >= self.config.window {
+                *paused = true;
+                effects.push(Effect::PauseReading(*connection));
+            } else if *paused && held <= self.config.window / 2 && self.phase == Phase::Running {
+                *paused = false;
+                effects.push(Effect::ResumeReading(*connection));
+            }
+        }
+        let tell = if self.told_full { held == 0 } else { held >= self.config.window };
+        if tell {
+            self.told_full = !self.told_full;
+            effects.push(Effect::Fact(Fact::Window(held)));
+        }
+    }
+
+    fn connection(&self) -> Option<ConnectionId> {
+        match self.link {
+            Link::Connecting(connection) | Link::Up { connection, .. } => Some(connection),
+            Link::Down | Link::Waiting { .. } => None,
+        }
+    }
+
+    fn up(&self) -> Option<ConnectionId> {
+        match self.link {
+            Link::Up { connection, .. } => Some(connection),
+            Link::Down | Link::Waiting { .. } | Link::Connecting(_) => None,
+        }
+    }
+}
+
+impl Core for Bridge {
+    type Event = Event;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match event {
+            Event::Start if self.phase == Phase::New => {
+                self.phase = Phase::Running;
+                self.connect(effects);
+            }
+            Event::Start => {}
+            Event::Connected { connection, session_present: _ } => self.connected(connection, effects),
+            Event::Disconnected(connection) => self.disconnected(now, connection),
+            // Only now: a broker that accepts and then throws out must not be met without back-off.
+            Event::Subscribed(connection, _) if self.up() == Some(connection) => self.failed_connects = 0,
+            Event::Subscribed(..) => {}
+            Event::Message(connection, message) => self.message(now, connection, message, effects),
+            Event::Produced(id, outcome) => self.window.produced(now, id, outcome, effects),
+            Event::Stop { within } => self.stop(now.mono + within, effects),
+        }
+        self.settle(now, effects);
+    }
+
+    fn wake(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        if let Link::Waiting { until } = self.link
+            && now.mono >= until
+        {
+            self.connect(effects);
+        }
+        self.window.retry(now, effects);
+        self.settle(now, effects);
+    }
+
+    fn deadline(&self) -> Option<Mono> {
+        let stop = match self.phase {
+            Phase::Stopping { until } => Some(until),
+            Phase::Stopped => return None,
+            Phase::New | Phase::Running => None,
+        };
+        let connect = match self.link {
+            Link::Waiting { until } => Some(until),
+            Link::Down | Link::Connecting(_) | Link::Up { .. } => None,
+        };
+        [stop, connect, self.window.deadline()].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests;
