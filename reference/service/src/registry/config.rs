@@ -1,0 +1,215 @@
+//! Configuration of the registry program.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{
+    Backoff, Checked, ConfigError, Fault, Http, Kafka, Secret,
+    common::{check_positive, check_within},
+    unit::duration,
+};
+
+/// Configuration of a registry process: one member of the consumer group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Consumer group.
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// Longest wait at start for Kafka, its topics and the store.
+    #[serde(with = "duration", default = "thirty_seconds")]
+    pub start_within: Duration,
+    /// Bound of the drain when partitions are revoked, and when the process is told to stop.
+    #[serde(with = "duration", default = "ten_seconds")]
+    pub drain_within: Duration,
+    /// Mean time between two snapshots of a device, as the agents have it: what `stale` and notices rest on.
+    #[serde(with = "duration", default = "five_minutes")]
+    pub snapshot_period: Duration,
+    /// The Kafka cluster.
+    pub kafka: Kafka,
+    /// The store.
+    pub store: Store,
+    /// Batches, commits and credit.
+    #[serde(default)]
+    pub pipeline: Pipeline,
+    /// Background clean-up.
+    #[serde(default)]
+    pub clean: Clean,
+    /// Waits between retries of a write, a quarantine or a commit, and before a failed stage is started again.
+    #[serde(default)]
+    pub backoff: Backoff,
+    /// Health and metrics.
+    #[serde(default)]
+    pub http: Http,
+}
+
+/// Where the rows go. The library's [`super::start`] takes an open store instead and does not read this.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// URL of the store, without a password: `sqlite:PATH` or `postgresql://USER@HOST/DATABASE`.
+    pub url: String,
+    /// File that holds the password; the environment variable `DMP_REGISTRY_STORE_PASSWORD` comes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// The password.
+    #[serde(skip)]
+    pub password: Secret,
+}
+
+/// Batches, commits and credit: [`dmp_core::registry::Config`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pipeline {
+    /// A batch is written when it has this many rows...
+    pub batch_rows: usize,
+    /// ... or is this old.
+    #[serde(with = "duration")]
+    pub batch_wait: Duration,
+    /// Offsets are committed after this many records...
+    pub commit_records: u64,
+    /// ... or this long after the last commit.
+    #[serde(with = "duration")]
+    pub commit_every: Duration,
+    /// Most records buffered per partition.
+    pub partition_credit: usize,
+    /// Most sessions per partition whose last seq is remembered.
+    pub tracked_sessions: usize,
+    /// Most writes under way at a time, over all partitions.
+    pub writers: usize,
+}
+
+impl Default for Pipeline {
+    /// 200 rows or 10 ms: the knee of the measured throughput. 1,000 records or 1 s: one commit instead of 1,000.
+    fn default() -> Pipeline {
+        Pipeline {
+            batch_rows: 200,
+            batch_wait: Duration::from_millis(10),
+            commit_records: 1_000,
+            commit_every: Duration::from_secs(1),
+            partition_credit: 1_000,
+            tracked_sessions: 50_000,
+            writers: 4,
+        }
+    }
+}
+
+/// Background clean-up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clean {
+    /// Time between two clean-ups.
+    #[serde(with = "duration")]
+    pub every: Duration,
+    /// A device that is stale for longer is deleted whole. Must exceed the log's retention.
+    #[serde(with = "duration")]
+    pub retire_after: Duration,
+}
+
+impl Default for Clean {
+    fn default() -> Clean {
+        Clean { every: Duration::from_secs(60), retire_after: Duration::from_secs(30 * 86_400) }
+    }
+}
+
+impl Config {
+    /// A registry that reads `kafka`, with everything else as by default and no store named.
+    #[must_use]
+    pub fn reading(kafka: Kafka) -> Config {
+        Config {
+            group: default_group(),
+            start_within: thirty_seconds(),
+            drain_within: ten_seconds(),
+            snapshot_period: five_minutes(),
+            kafka,
+            store: Store::default(),
+            pipeline: Pipeline::default(),
+            clean: Clean::default(),
+            backoff: Backoff::default(),
+            http: Http::default(),
+        }
+    }
+
+    /// The settings of the core.
+    #[must_use]
+    pub fn core(&self) -> dmp_core::registry::Config {
+        let Pipeline {
+            batch_rows, batch_wait, commit_records, commit_every, partition_credit, tracked_sessions, ..
+        } = self.pipeline;
+        dmp_core::registry::Config {
+            batch_rows,
+            batch_wait,
+            commit_records,
+            commit_every,
+            partition_credit,
+            backoff: self.backoff.into(),
+            tracked_sessions,
+            drain_within: self.drain_within,
+        }
+    }
+}
+
+impl Checked for Config {
+    const PREFIX: &'static str = "DMP_REGISTRY_";
+
+    fn check(&self) -> Result<(), Fault> {
+        if self.group.is_empty() {
+            return Err(Fault::at("group", "must not be empty"));
+        }
+        check_positive("start_within", self.start_within)?;
+        check_positive("drain_within", self.drain_within)?;
+        check_positive("snapshot_period", self.snapshot_period)?;
+        if self.drain_within >= self.kafka.max_poll_interval {
+            return Err(Fault::at(
+                "drain_within",
+                "must be below `kafka.max_poll_interval`, else a drain is a defection",
+            ));
+        }
+        self.kafka.check()?;
+        self.backoff.check()?;
+        self.pipeline.check()?;
+        check_positive("clean.every", self.clean.every)?;
+        if self.clean.retire_after < 4 * self.snapshot_period {
+            return Err(Fault::at("clean.retire_after", "must be at least four snapshot periods"));
+        }
+        Ok(())
+    }
+
+    fn load_secrets(&mut self, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        let file = self.store.password_file.clone();
+        self.store.password.load("store.password_file", environment("STORE_PASSWORD"), file.as_deref())?;
+        self.kafka.load_secret(environment)
+    }
+}
+
+impl Pipeline {
+    fn check(&self) -> Result<(), Fault> {
+        check_within("pipeline.batch_rows", self.batch_rows, 1, 10_000)?;
+        check_within("pipeline.partition_credit", self.partition_credit, 1, 1_000_000)?;
+        check_within("pipeline.tracked_sessions", self.tracked_sessions, 1, 10_000_000)?;
+        check_within("pipeline.writers", self.writers, 1, 64)?;
+        check_positive("pipeline.batch_wait", self.batch_wait)?;
+        check_positive("pipeline.commit_every", self.commit_every)?;
+        if self.commit_records == 0 {
+            return Err(Fault::at("pipeline.commit_records", "must be above zero"));
+        }
+        Ok(())
+    }
+}
+
+fn default_group() -> String {
+    "dmp-registry".to_owned()
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}
