@@ -17,7 +17,6 @@
 //! - [`sabotage`]: the one seam through which planted bugs enter, for checking the checks
 
 pub mod agent;
-mod backoff;
 pub mod bridge;
 pub mod core;
 pub mod dead_letter;
