@@ -13,6 +13,7 @@
 pub mod check;
 pub mod fleet;
 pub mod history;
+pub mod live;
 pub mod observe;
 pub mod random;
 pub mod scenario;

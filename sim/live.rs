@@ -1,0 +1,3 @@
+//! The live driver: real sockets, real brokers, a real database.
+
+pub mod embedded;

@@ -1,0 +1,3 @@
+//! The embedded target: brokers and store inside this process, so that a run needs nothing installed.
+
+pub mod kafka;
