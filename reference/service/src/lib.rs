@@ -1,10 +1,12 @@
 //! Adapters and programs that run the `dmp-core` state machines on MQTT, Kafka and SQL.
 //!
+//! - [`mqtt`]: the MQTT client of fleet, agent and bridge
 //! - [`config`]: TOML file and environment into validated types
 //! - [`agent`], [`bridge`], [`registry`]: the programs, as libraries; [`program`]: what they are to their caller
 
 pub mod agent;
 pub mod bridge;
 pub mod config;
+pub mod mqtt;
 pub mod program;
 pub mod registry;
