@@ -29,7 +29,7 @@ type Attempt = Pin<Box<dyn Future<Output = Result<(Connection, bool), ConnectErr
 enum State {
     Idle,
     Connecting(ConnectionId, Attempt),
-    Open(ConnectionId, Connection),
+    Open(ConnectionId, Box<Connection>),
 }
 
 impl Client {
@@ -138,10 +138,10 @@ impl Client {
                 let connection = *connection;
                 let event = match std::task::ready!(attempt.as_mut().poll(cx)) {
                     Ok((open, session_present)) => {
-                        self.state = State::Open(connection, open);
+                        self.state = State::Open(connection, Box::new(open));
                         Incoming::Connected { session_present }
                     }
-                    Err(error) => Incoming::Closed(Closed::NotMade(error)),
+                    Err(error) => Incoming::Closed(Closed::NotMade(Box::new(error))),
                 };
                 (connection, event)
             }

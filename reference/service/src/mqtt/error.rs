@@ -98,7 +98,7 @@ pub enum ConnectError {
 pub enum Closed {
     /// It was never made.
     #[error(transparent)]
-    NotMade(#[from] ConnectError),
+    NotMade(#[from] Box<ConnectError>),
     /// By this side, in good order.
     #[error("disconnected as asked")]
     AsAsked,
