@@ -1,6 +1,7 @@
 //! Adapters and programs that run the `dmp-core` state machines on MQTT, Kafka and SQL.
 //!
 //! - [`mqtt`]: the MQTT client of fleet, agent and bridge
+//! - [`store`]: what the registry writes, in SQLite or on a PostgreSQL or CockroachDB server
 //! - [`config`]: TOML file and environment into validated types
 //! - [`agent`], [`bridge`], [`registry`]: the programs, as libraries; [`program`]: what they are to their caller
 
@@ -10,3 +11,4 @@ pub mod config;
 pub mod mqtt;
 pub mod program;
 pub mod registry;
+pub mod store;

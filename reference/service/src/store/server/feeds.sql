@@ -1,0 +1,1 @@
+SELECT partition, next_offset, received FROM feed ORDER BY partition

@@ -1,0 +1,1 @@
+SELECT rae, boot, connection, offline FROM rae

@@ -1,0 +1,3 @@
+SELECT device, epoch, session, seq, rae, seen_at, stale, name, value, attribute_epoch, attribute_session, attribute_seq
+FROM device_record
+WHERE device = ANY ($1::UUID[])

@@ -1,0 +1,1 @@
+DELETE FROM device_session WHERE device = ANY ($1::UUID[])

@@ -1,0 +1,83 @@
+//! One batch, one transaction, one round trip.
+
+use deadpool_postgres::Client;
+use tokio_postgres::{Error, Statement, types::ToSql};
+
+use super::classify::{outcome, query_error};
+use crate::store::{WriteOutcome, columns::Columns, guard::guarded};
+
+type Param<'a> = &'a (dyn ToSql + Sync);
+
+pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
+    let statements = match Statements::prepare(client).await {
+        Ok(statements) => statements,
+        // Nothing of the transaction has been sent.
+        Err(error) => return query_error(&error).before_commit(),
+    };
+    let Columns { devices, attributes, sessions, raes, feed } = columns;
+    let partition = feed.map(|feed| feed.partition);
+    let (partitions, next_offsets, received): (Vec<_>, Vec<_>, Vec<_>) = (
+        feed.iter().map(|feed| feed.partition).collect(),
+        feed.iter().map(|feed| feed.next_offset).collect(),
+        feed.iter().map(|feed| feed.received).collect(),
+    );
+    let device_params: [Param<'_>; 8] = [
+        &devices.device,
+        &devices.version.epoch,
+        &devices.version.session,
+        &devices.version.seq,
+        &devices.names,
+        &devices.rae,
+        &devices.seen_at,
+        &partition,
+    ];
+    let attribute_params: [Param<'_>; 6] = [
+        &attributes.device,
+        &attributes.name,
+        &attributes.version.epoch,
+        &attributes.version.session,
+        &attributes.version.seq,
+        &attributes.value,
+    ];
+    let session_params: [Param<'_>; 5] =
+        [&sessions.device, &sessions.session, &sessions.epoch, &sessions.rae, &sessions.opened];
+    let rae_params: [Param<'_>; 4] = [&raes.rae, &raes.boot, &raes.connection, &raes.offline];
+    let feed_params: [Param<'_>; 3] = [&partitions, &next_offsets, &received];
+    // Each future sends when it is first polled: `biased` makes that the order of the lines.
+    let (begin, devices, attributes, sessions, raes, feed, commit) = tokio::join!(
+        biased;
+        client.batch_execute("BEGIN"),
+        client.execute(&statements.devices, &device_params),
+        client.execute(&statements.attributes, &attribute_params),
+        client.execute(&statements.sessions, &session_params),
+        client.execute(&statements.raes, &rae_params),
+        client.execute(&statements.feed, &feed_params),
+        client.batch_execute("COMMIT"),
+    );
+    let written = [devices, attributes, sessions, raes, feed].map(|result| result.map(|_rows| ()));
+    outcome(std::iter::once(begin).chain(written), commit)
+}
+
+/// Prepared once per connection.
+struct Statements {
+    devices: Statement,
+    attributes: Statement,
+    sessions: Statement,
+    raes: Statement,
+    feed: Statement,
+}
+
+impl Statements {
+    async fn prepare(client: &Client) -> Result<Statements, Error> {
+        let (devices, attributes) =
+            (guarded(include_str!("write_devices.sql")), guarded(include_str!("write_attributes.sql")));
+        let (devices, attributes, sessions, raes, feed) = tokio::try_join!(
+            client.prepare_cached(&devices),
+            client.prepare_cached(&attributes),
+            client.prepare_cached(include_str!("write_sessions.sql")),
+            client.prepare_cached(include_str!("write_raes.sql")),
+            client.prepare_cached(include_str!("write_feed.sql")),
+        )?;
+        Ok(Statements { devices, attributes, sessions, raes, feed })
+    }
+}
