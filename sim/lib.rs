@@ -11,6 +11,7 @@
 //! the verdict is one typed, ordered [`history`].
 
 pub mod check;
+pub mod faults;
 pub mod fleet;
 pub mod history;
 pub mod live;

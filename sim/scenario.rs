@@ -12,6 +12,9 @@ use std::time::Duration;
 use dmp_core::core::Qos;
 use serde::Serialize;
 
+/// Length of heal: after the last phase all faults are over, and changes go on at rate 1 for this long.
+pub const HEAL: Duration = Duration::from_secs(5);
+
 /// A validated scenario.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scenario {

@@ -18,7 +18,7 @@ use rand::RngExt;
 
 use crate::{
     random::{chosen, stream},
-    scenario::{Canary, FaultKind, Scenario},
+    scenario::{Canary, FaultKind, HEAL, Scenario},
 };
 
 /// Index of a device in [`Plan::devices`].
@@ -329,10 +329,12 @@ fn standing_changes(scenario: &Scenario, device: u32) -> Vec<Change> {
 fn updates(scenario: &Scenario, device: u32) -> Vec<(Duration, Option<bool>)> {
     let mut rng = stream(scenario.seed, "updates", u64::from(device));
     let mut times = Vec::new();
-    for (index, phase) in scenario.phases.iter().enumerate().filter(|(_, phase)| phase.rate > 0.0) {
-        let (begins, mean) = (scenario.phase_begins(index), scenario.fleet.update_every.div_f64(phase.rate));
+    let phases = scenario.phases.iter().enumerate();
+    let phases = phases.map(|(index, phase)| (scenario.phase_begins(index), phase.lasts, phase.rate));
+    for (begins, lasts, rate) in phases.chain([(scenario.load(), HEAL, 1.0)]).filter(|&(_, _, rate)| rate > 0.0) {
+        let mean = scenario.fleet.update_every.div_f64(rate);
         let mut at = begins + exponential(&mut rng, mean);
-        while at < begins + phase.lasts {
+        while at < begins + lasts {
             times.push((at, None));
             at += exponential(&mut rng, mean);
         }

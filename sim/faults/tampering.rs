@@ -1,0 +1,124 @@
+//! What becomes of a message between an agent and the broker while faults hold.
+
+use std::time::Duration;
+
+use dmp_core::{core::Qos, id::Session};
+
+use crate::{
+    fleet::plan::DeviceIndex,
+    history::Publish,
+    random::chosen,
+    scenario::{FaultKind, Scenario},
+};
+
+/// What becomes of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// It is sent.
+    Send,
+    /// It is sent, and once more so much later.
+    SendTwice(Duration),
+    /// It is swallowed, and the agent believes that it was acknowledged.
+    Withhold,
+    /// It is lost on its way.
+    Lose,
+    /// It is sent at this time from the begin of the load, and the agent believes that it was acknowledged.
+    HoldUntil(Duration),
+}
+
+/// Decides what becomes of messages; the same for the same scenario, message and time.
+#[derive(Debug)]
+pub struct Tampering {
+    seed: u64,
+    qos: Qos,
+    /// With the index of each in the scenario, and its name in the random streams.
+    faults: Vec<(String, Duration, FaultKind)>,
+}
+
+impl Tampering {
+    /// The tampering of `scenario`'s faults.
+    #[must_use]
+    pub fn new(scenario: &Scenario) -> Tampering {
+        let faults = scenario
+            .faults
+            .iter()
+            .enumerate()
+            .map(|(index, fault)| (format!("fault {index}"), fault.at, fault.kind.clone()));
+        Tampering { seed: scenario.seed, qos: scenario.fleet.qos, faults: faults.collect() }
+    }
+
+    /// What becomes of `publish`, sent for the first time or again (`resent`), `at` from the begin of the load.
+    ///
+    /// `held` is the session of the device whose tail is being held back; it is set when a tail begins to be held.
+    pub fn handle(&self, at: Duration, publish: Publish, resent: bool, held: &mut Option<Session>) -> Handling {
+        for (name, begin, kind) in
+            self.faults.iter().filter(|(_, begin, kind)| *begin <= at && at < *begin + kind.lasts())
+        {
+            let Some(handling) = self.of_fault(name, at - *begin, *begin, kind, publish, resent, held) else {
+                continue;
+            };
+            return handling;
+        }
+        Handling::Send
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one decision from all that it depends on; called once")]
+    fn of_fault(
+        &self,
+        name: &str,
+        into: Duration,
+        begin: Duration,
+        kind: &FaultKind,
+        publish: Publish,
+        resent: bool,
+        held: &mut Option<Session>,
+    ) -> Option<Handling> {
+        let event = || event_number(publish);
+        let device = u64::from(publish.device.0);
+        match *kind {
+            FaultKind::MissedUpdates { share, .. } => {
+                let misses = !publish.snapshot && !resent && chosen(self.seed, name, event(), share);
+                misses.then_some(Handling::Withhold)
+            }
+            FaultKind::Qos0Loss { share, .. } => {
+                let loses = self.qos == Qos::AtMostOnce && chosen(self.seed, name, event(), share);
+                loses.then_some(Handling::Lose)
+            }
+            FaultKind::Duplicates { share, delay, lasts } => {
+                let repeats = into < lasts && !resent && chosen(self.seed, name, event(), share);
+                repeats.then(|| Handling::SendTwice(part_of(delay, self.seed, name, event())))
+            }
+            FaultKind::DelayedTails { share, delay, lasts } if chosen(self.seed, name, device, share) => {
+                let session = publish.version.session;
+                // The session that is open when the fault takes hold is the one whose tail is late.
+                let tail = *held.get_or_insert(session) == session;
+                let until = begin + lasts + part_of(delay, self.seed, name, device);
+                (tail && begin + into < until).then_some(Handling::HoldUntil(until))
+            }
+            FaultKind::DelayedTails { .. }
+            | FaultKind::Poison { .. }
+            | FaultKind::Reboot { .. }
+            | FaultKind::Flapping { .. }
+            | FaultKind::Disconnect { .. }
+            | FaultKind::Kill { .. }
+            | FaultKind::Pause { .. }
+            | FaultKind::StageFailure { .. }
+            | FaultKind::CutLink { .. }
+            | FaultKind::SlowLink { .. }
+            | FaultKind::ThrottledStore { .. }
+            | FaultKind::SlowStore { .. } => None,
+        }
+    }
+}
+
+/// Tells events of the whole fleet apart, the same in each run of a seed however sessions are named.
+fn event_number(publish: Publish) -> u64 {
+    let DeviceIndex(device) = publish.device;
+    (u64::from(device) << 32) ^ publish.version.seq.get()
+}
+
+/// A part of `whole`, drawn for `entity`.
+fn part_of(whole: Duration, seed: u64, name: &str, entity: u64) -> Duration {
+    use rand::RngExt;
+    whole.mul_f64(crate::random::stream(seed, name, entity).random::<f64>())
+}
