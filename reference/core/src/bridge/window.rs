@@ -226,13 +226,6 @@ fn way_of(message: &Message) -> Way {
     };
     match destination {
         Ok(topic) => Way::To(topic),
-        Err(poison) => Way::DeadLetter { reason: poison.reason(), detail: detail_of(&poison) },
-    }
-}
-
-fn detail_of(poison: &Poison) -> String {
-    match std::error::Error::source(poison) {
-        Some(source) => format!("{poison}: {source}"),
-        None => poison.to_string(),
+        Err(poison) => Way::DeadLetter { reason: poison.reason(), detail: poison.detail() },
     }
 }

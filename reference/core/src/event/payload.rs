@@ -130,6 +130,15 @@ impl Poison {
             Poison::SeqAboveSnapshot { .. } => "seq-above-snapshot",
         }
     }
+
+    /// The whole chain of causes in one line, for a dead letter.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 /// Decodes a message that travelled up on `topic`.

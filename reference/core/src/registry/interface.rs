@@ -48,7 +48,7 @@ pub struct Generation(pub u64);
 /// What happened around the registry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Partitions were assigned, each with the offset at which reading starts.
+    /// Partitions were assigned, each with the offset at which reading starts. None of them is paused.
     Assigned(Generation, Vec<(Partition, Offset)>),
     /// Partitions are about to be taken away: drain them, commit, and answer with [`Effect::Drained`].
     Revoked(Generation),

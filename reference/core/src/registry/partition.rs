@@ -1,0 +1,400 @@
+//! One partition: records in order, one write in flight, a durable prefix.
+//!
+//! Every record becomes an entry and part of a batch, also one that is poison or changes nothing, so that
+//! [`Rows::feed`](crate::merge::Rows) tells how far the partition is read. An entry is done when its rows, or its dead
+//! letter, are durable; the durable offset moves over the entries that are done at the front.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    mem,
+    ops::Range,
+    sync::Arc,
+};
+
+use super::{
+    Awaited, Class, Config, Context, Effect, Fact, Generation, Offset, Partition, PartitionGauges, Record,
+    WriteOutcome,
+    batch::Batch,
+    track::{Sessions, Standing},
+};
+use crate::{
+    bridge::{OutgoingRecord, ProduceOutcome},
+    dead_letter::{Letter, Source, dead_letter},
+    event::{Event, Poison, Topic, decode, kafka_topic},
+    merge::{Feed, Rows},
+    sabotage::{Bug, planted},
+    time::{Mono, Wall},
+};
+
+/// Names an entry; counts the records that were taken.
+pub(super) type Serial = u64;
+
+/// Payload bytes at which a partition is paused, whatever its records: 100 records of the largest size.
+const BYTE_CREDIT: usize = 25 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct PartitionState {
+    number: Partition,
+    generation: Generation,
+    next: Offset,
+    durable: Offset,
+    pub(super) committed: Offset,
+    newest: Wall,
+    sessions: Sessions,
+    entries: VecDeque<Entry>,
+    /// Serial of the first entry.
+    first: Serial,
+    bytes: usize,
+    open: Option<Batch>,
+    closed: VecDeque<Batch>,
+    write: Write,
+    quarantine_retries: BTreeSet<(Mono, Serial)>,
+    quarantining: usize,
+    paused: bool,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Record,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Batched(Class),
+    Quarantining { reason: &'static str, detail: String, failures: u32 },
+    Done,
+}
+
+#[derive(Debug)]
+enum Write {
+    Idle,
+    InFlight(Job),
+    Waiting { until: Mono, job: Job },
+}
+
+#[derive(Debug)]
+struct Job {
+    range: Range<Serial>,
+    rows: Arc<Rows>,
+    failures: u32,
+}
+
+impl PartitionState {
+    pub(super) fn new(number: Partition, generation: Generation, start: Offset, sessions: usize) -> PartitionState {
+        PartitionState {
+            number,
+            generation,
+            next: start,
+            durable: start,
+            committed: start,
+            newest: Wall(i64::MIN),
+            sessions: Sessions::new(sessions),
+            entries: VecDeque::new(),
+            first: 0,
+            bytes: 0,
+            open: None,
+            closed: VecDeque::new(),
+            write: Write::Idle,
+            quarantine_retries: BTreeSet::new(),
+            quarantining: 0,
+            paused: false,
+            draining: false,
+        }
+    }
+
+    pub(super) fn gauges(&self, config: &Config) -> PartitionGauges {
+        let writing = match &self.write {
+            Write::InFlight(job) => usize::try_from(job.range.end - job.range.start).unwrap_or(usize::MAX),
+            Write::Idle | Write::Waiting { .. } => 0,
+        };
+        PartitionGauges {
+            partition: self.number,
+            buffered: self.entries.len(),
+            buffered_cap: config.partition_credit,
+            buffered_bytes: self.bytes,
+            buffered_bytes_cap: BYTE_CREDIT,
+            writing,
+            quarantining: self.quarantining,
+            paused: self.paused,
+            next: self.next,
+            durable: self.durable,
+            committed: self.committed,
+        }
+    }
+
+    /// Takes a record that was read. One below the position was fetched again, and is taken already.
+    pub(super) fn take(&mut self, record: Record, context: &mut Context<'_>) {
+        if record.offset < self.next {
+            return;
+        }
+        self.next = record.offset + 1;
+        self.newest = self.newest.max(record.timestamp);
+        let serial = self.first + self.entries.len() as Serial;
+        let poison = match read(&record) {
+            Ok(event) => {
+                let class = self.merge(&record, event.as_ref(), context);
+                self.push(record, Stage::Batched(class));
+                None
+            }
+            Err(poison) => {
+                self.batch(&record, None, context);
+                self.push(record, Stage::Done);
+                Some(poison)
+            }
+        };
+        if let Some(poison) = poison {
+            self.quarantine(serial, poison.reason(), poison.detail(), context);
+        }
+        self.regulate(context);
+        self.start_write(context);
+    }
+
+    pub(super) fn written(&mut self, outcome: WriteOutcome, context: &mut Context<'_>) {
+        let Write::InFlight(job) = mem::replace(&mut self.write, Write::Idle) else {
+            unreachable!("a write that is awaited is in flight")
+        };
+        match outcome {
+            WriteOutcome::Committed => {
+                self.reflect(&job.range, context);
+                self.settle(context);
+            }
+            WriteOutcome::Aborted { .. } | WriteOutcome::Ambiguous { .. } => self.wait(job, context),
+            WriteOutcome::Refused { reason } => self.refused(job, reason, context),
+        }
+        self.start_write(context);
+    }
+
+    pub(super) fn quarantined(&mut self, serial: Serial, outcome: ProduceOutcome, context: &mut Context<'_>) {
+        let index = self.index(serial);
+        let entry = &mut self.entries[index];
+        let Stage::Quarantining { reason, failures, .. } = &mut entry.stage else { return };
+        match outcome {
+            ProduceOutcome::Stored { .. } => {
+                let (partition, offset, reason) = (self.number, entry.record.offset, *reason);
+                entry.stage = Stage::Done;
+                self.quarantining -= 1;
+                context.fact(Fact::Quarantined { partition, offset, reason });
+                self.settle(context);
+            }
+            // A refused letter has no other place to go, and the record is not to be lost: it waits until it is taken.
+            ProduceOutcome::Refused { .. } | ProduceOutcome::Failed { .. } | ProduceOutcome::Unknown { .. } => {
+                let at = context.retry_at(*failures);
+                *failures = failures.saturating_add(1);
+                self.quarantine_retries.insert((at, serial));
+            }
+        }
+    }
+
+    /// From now on nothing is waited for that is not under way, and nothing taken.
+    pub(super) fn drain(&mut self, context: &mut Context<'_>) {
+        self.draining = true;
+        self.start_write(context);
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.entries.is_empty() && self.open.is_none() && self.closed.is_empty() && matches!(self.write, Write::Idle)
+    }
+
+    pub(super) fn wake(&mut self, context: &mut Context<'_>) {
+        let now = context.now.mono;
+        while let Some(&(at, serial)) = self.quarantine_retries.first()
+            && at <= now
+        {
+            self.quarantine_retries.pop_first();
+            context.fact(Fact::RetriedQuarantine(self.number));
+            self.send_letter(serial, context);
+        }
+        match mem::replace(&mut self.write, Write::Idle) {
+            Write::Waiting { until, job } if until <= now => {
+                context.fact(Fact::RetriedWrite(self.number));
+                self.send_write(job, context);
+            }
+            write => self.write = write,
+        }
+        self.start_write(context);
+    }
+
+    pub(super) fn deadline(&self, config: &Config) -> Option<Mono> {
+        let write = match (&self.write, &self.open) {
+            (Write::Waiting { until, .. }, _) => Some(*until),
+            (Write::Idle, Some(open)) => Some(open.opened + config.batch_wait),
+            (Write::Idle, None) | (Write::InFlight(_), _) => None,
+        };
+        let quarantine = self.quarantine_retries.first().map(|&(at, _)| at);
+        [write, quarantine].into_iter().flatten().min()
+    }
+
+    /// The offset to commit: everything below it is durable.
+    pub(super) fn committable(&self) -> Offset {
+        if self.next > self.durable && planted(Bug::RegistryCommitsEarly) { self.next } else { self.durable }
+    }
+
+    /// Merges a record that could be decoded into the open batch.
+    fn merge(&mut self, record: &Record, event: Option<&Event>, context: &mut Context<'_>) -> Class {
+        let replaced = self.batch(record, event, context);
+        let Some(Event::State(state)) = event else { return Class::Other };
+        match self.sessions.observe(state.device, state.version) {
+            Standing::Duplicate => return Class::Duplicate,
+            Standing::Gap { after } => context.fact(Fact::Gap { after, before: state.version }),
+            Standing::Baseline | Standing::Next => {}
+        }
+        if replaced { Class::Applied } else { Class::Superseded }
+    }
+
+    fn batch(&mut self, record: &Record, event: Option<&Event>, context: &mut Context<'_>) -> bool {
+        let serial = self.first + self.entries.len() as Serial;
+        let feed = Feed { partition: self.number, next_offset: record.offset, received: self.newest };
+        let open = self.open.get_or_insert_with(|| Batch::new(serial, context.now.mono, feed));
+        let replaced = open.push(record.offset, record.timestamp, bytes_of(record), event);
+        if open.is_full(context.config.batch_rows) {
+            self.closed.extend(self.open.take());
+        }
+        replaced
+    }
+
+    fn push(&mut self, record: Record, stage: Stage) {
+        self.bytes += bytes_of(&record);
+        self.entries.push_back(Entry { record, stage });
+    }
+
+    /// Starts the next write if none is under way and a batch is full, old enough, or to be drained.
+    fn start_write(&mut self, context: &mut Context<'_>) {
+        if !matches!(self.write, Write::Idle) {
+            return;
+        }
+        let draining = self.draining;
+        let is_due = |open: &mut Batch| draining || context.now.mono >= open.opened + context.config.batch_wait;
+        let Some(batch) = self.closed.pop_front().or_else(|| self.open.take_if(is_due)) else { return };
+        context.fact(Fact::Buffered(self.number, self.entries.len()));
+        let (range, rows) = batch.into_rows();
+        self.send_write(Job { range, rows: Arc::new(rows), failures: 0 }, context);
+    }
+
+    fn send_write(&mut self, job: Job, context: &mut Context<'_>) {
+        let id = context.await_answer(Awaited::Write(self.number));
+        context.effects.push(Effect::Write(id, self.number, job.rows.clone()));
+        self.write = Write::InFlight(job);
+    }
+
+    fn wait(&mut self, job: Job, context: &mut Context<'_>) {
+        let until = context.retry_at(job.failures);
+        self.write = Write::Waiting { until, job: Job { failures: job.failures.saturating_add(1), ..job } };
+    }
+
+    fn reflect(&mut self, range: &Range<Serial>, context: &mut Context<'_>) {
+        for serial in range.start.max(self.first)..range.end {
+            let index = self.index(serial);
+            let Entry { record, stage } = &mut self.entries[index];
+            if let Stage::Batched(class) = *stage {
+                *stage = Stage::Done;
+                let (partition, offset, received) = (self.number, record.offset, record.timestamp);
+                context.fact(Fact::Reflected { partition, offset, class, received });
+            }
+        }
+    }
+
+    /// Halves what the store refused until the one record is found, and quarantines it.
+    fn refused(&mut self, job: Job, reason: String, context: &mut Context<'_>) {
+        let batched = |serial: &Serial| matches!(self.entries[self.index(*serial)].stage, Stage::Batched(_));
+        let suspects: Vec<Serial> = (job.range.start.max(self.first)..job.range.end).filter(batched).collect();
+        match *suspects.as_slice() {
+            // Nothing but the feed: no record is to blame, the store itself is wrong.
+            [] => self.wait(job, context),
+            [bad] => {
+                // With no later batch to carry it, the feed is written alone.
+                if self.closed.is_empty() && self.open.is_none() {
+                    self.closed.extend(self.rebuild(bad + 1..job.range.end, &job, context));
+                }
+                self.quarantine(bad, "store", reason, context);
+            }
+            [first, .., _] => {
+                let middle = suspects[suspects.len() / 2];
+                for half in [middle..job.range.end, first..middle] {
+                    if let Some(batch) = self.rebuild(half, &job, context) {
+                        self.closed.push_front(batch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The batch of some of a job's records. Decoding again is rare, and cheaper than keeping every event.
+    fn rebuild(&self, range: Range<Serial>, job: &Job, context: &Context<'_>) -> Option<Batch> {
+        let feed = job.rows.feed?;
+        let mut batch = Batch::new(range.start, context.now.mono, feed);
+        for serial in range {
+            let Entry { record, stage } = &self.entries[self.index(serial)];
+            let event = match stage {
+                Stage::Batched(_) => read(record).ok().flatten(),
+                Stage::Quarantining { .. } | Stage::Done => None,
+            };
+            batch.push(record.offset, record.timestamp, bytes_of(record), event.as_ref());
+        }
+        Some(batch)
+    }
+
+    fn quarantine(&mut self, serial: Serial, reason: &'static str, detail: String, context: &mut Context<'_>) {
+        let index = self.index(serial);
+        self.entries[index].stage = Stage::Quarantining { reason, detail, failures: 0 };
+        self.quarantining += 1;
+        self.send_letter(serial, context);
+    }
+
+    fn send_letter(&mut self, serial: Serial, context: &mut Context<'_>) {
+        let Entry { record, stage } = &self.entries[self.index(serial)];
+        if let Stage::Quarantining { reason, detail, .. } = stage {
+            let letter = letter(record, reason, detail);
+            let id = context.await_answer(Awaited::Quarantine(self.number, serial));
+            context.effects.push(Effect::Quarantine(id, letter));
+        }
+    }
+
+    /// Moves the durable offset over what is done at the front.
+    fn settle(&mut self, context: &mut Context<'_>) {
+        while let Some(entry) = self.entries.pop_front_if(|entry| matches!(entry.stage, Stage::Done)) {
+            self.first += 1;
+            self.bytes -= bytes_of(&entry.record);
+            self.durable = entry.record.offset + 1;
+        }
+        self.regulate(context);
+    }
+
+    fn regulate(&mut self, context: &mut Context<'_>) {
+        let credit = context.config.partition_credit;
+        if !self.paused && (self.entries.len() >= credit || self.bytes >= BYTE_CREDIT) {
+            self.paused = true;
+            context.effects.push(Effect::Pause(self.generation, self.number));
+            context.fact(Fact::Paused(self.number));
+        } else if self.paused && !self.draining && self.entries.len() <= credit / 2 && self.bytes <= BYTE_CREDIT / 2 {
+            self.paused = false;
+            context.effects.push(Effect::Resume(self.generation, self.number));
+            context.fact(Fact::Resumed(self.number));
+        }
+    }
+
+    fn index(&self, serial: Serial) -> usize {
+        usize::try_from(serial - self.first).expect("the buffer fits into memory")
+    }
+}
+
+/// What a record says; `None` for a replay of a retained message, which only `status` may be.
+fn read(record: &Record) -> Result<Option<Event>, Poison> {
+    let topic = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).ok_or(Poison::Key)?;
+    if record.retained && !matches!(topic.parse(), Ok(Topic::Status(_))) {
+        return Ok(None);
+    }
+    decode(topic, record.value.as_deref().unwrap_or_default()).map(Some)
+}
+
+fn letter(record: &Record, reason: &str, detail: &str) -> OutgoingRecord {
+    let source = Source::Record { topic: kafka_topic::EVENTS, partition: record.partition, offset: record.offset };
+    let key = record.key.clone().unwrap_or_default();
+    let value = record.value.clone().unwrap_or_default();
+    dead_letter(source, &Letter { reason, detail, key: &key, value: &value, received: record.timestamp })
+}
+
+fn bytes_of(record: &Record) -> usize {
+    record.key.as_ref().map_or(0, |key| key.len()) + record.value.as_ref().map_or(0, |value| value.len())
+}
