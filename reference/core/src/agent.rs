@@ -4,6 +4,22 @@
 //! Every change is saved, then published. What is not yet acknowledged waits in a bounded outbox; when that is full, a
 //! device's deltas are shed and the device is marked "snapshot due", so an outage of any length costs bounded memory
 //! and is healed by a snapshot. A session opens only after a successful probe.
+//!
+//! This file is what a driver and an agent say to each other. The agent itself is `machine`; its parts are
+//! `connection` (boot, presence, back-off), `devices` (lifecycle of a device), `record` (one record and its bound),
+//! `outbox` (QoS 1 window, resend, shedding), `saves` and `timers`.
+
+mod connection;
+mod devices;
+mod machine;
+mod outbox;
+mod record;
+mod saves;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+pub use machine::Agent;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

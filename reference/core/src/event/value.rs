@@ -87,15 +87,57 @@ pub enum ValueError {
     /// An integer that JSON numbers do not hold exactly.
     #[error("integer {0} is not within +-2^53")]
     OutOfRange(String),
+    /// A float that JSON does not know.
+    #[error("float is not finite")]
+    NotFinite,
     /// A list or an object.
     #[error("{0} is not a string, boolean or number")]
     Nested(&'static str),
 }
 
+impl Value {
+    /// Checks a value that did not come out of JSON.
+    ///
+    /// # Errors
+    /// [`ValueError`] for what would be refused when it is decoded.
+    pub fn check(&self) -> Result<(), ValueError> {
+        match self {
+            Value::Text(text) if text.contains('\0') => Err(ValueError::Nul),
+            Value::Integer(integer) if integer.unsigned_abs() > LIMIT => {
+                Err(ValueError::OutOfRange(integer.to_string()))
+            }
+            Value::Float(float) if !float.is_finite() => Err(ValueError::NotFinite),
+            Value::Text(_) | Value::Bool(_) | Value::Integer(_) | Value::Float(_) => Ok(()),
+        }
+    }
+
+    /// An upper bound of the length of its JSON form, exact for texts, without encoding it.
+    #[must_use]
+    pub fn json_len_at_most(&self) -> usize {
+        match self {
+            Value::Text(text) => 2 + text.bytes().map(escaped_len).sum::<usize>(),
+            Value::Bool(_) => "false".len(),
+            Value::Integer(_) => "-9007199254740992".len(),
+            Value::Float(_) => "-2.2250738585072014e-308".len(),
+        }
+    }
+}
+
+/// Length of one byte of a text in JSON.
+fn escaped_len(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        0x20.. => 1,
+    }
+}
+
+/// Largest integer either way.
+const LIMIT: u64 = MAX_EXACT + 1;
+
 impl TryFrom<serde_json::Value> for Value {
     type Error = ValueError;
     fn try_from(json: serde_json::Value) -> Result<Value, ValueError> {
-        const LIMIT: u64 = MAX_EXACT + 1;
         match json {
             serde_json::Value::Null => Err(ValueError::Null),
             serde_json::Value::Bool(is) => Ok(Value::Bool(is)),

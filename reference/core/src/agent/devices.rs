@@ -1,0 +1,409 @@
+//! The lifecycle of a device: noticed, probed, onboarded, reported, detached, re-attached, forgotten.
+//!
+//! ```text
+//!   detected -> probe -> found: a session opens with a snapshot at seq 1
+//!   attached -> reports and probes become deltas; unplugged or not found becomes `connection` = detached
+//!   detached -> found again: a new session; not found for long: forgotten
+//! ```
+//!
+//! A session is opened only by a probe that found the device, never from what is on the disk. What a device reports
+//! while it is probed is laid over the probe's answer, which may be older.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::{Rng, RngExt};
+
+use super::{
+    Agent, Effect, Fact, MAX_DEVICES, Probe, Published, SavedDevice,
+    record::{Attributes, Difference, Record, connection, is_acceptable},
+    timers::Timer,
+};
+use crate::{
+    core::{EffectId, Publication},
+    event::{AttributeName, Body, MAX_PAYLOAD_BYTES, StateEvent, Value},
+    id::{Device, Epoch, Rae, Seq, Session},
+    time::Now,
+};
+
+/// Most attributes that are laid over a probe's answer; above it the probe begins anew, and will tell them itself.
+const MAX_LAID_OVER: usize = 4096;
+
+/// Shortest snapshot period: a shorter one would leave no time for anything else.
+const MIN_SNAPSHOT_PERIOD: Duration = Duration::from_millis(1);
+
+/// A device that the agent knows of.
+#[derive(Debug)]
+pub(super) struct Slot {
+    hardware: Arc<str>,
+    /// Its record in its current session; `None` before the first probe found it.
+    pub(super) record: Option<Record>,
+    /// Whether this life of the agent has found out if it is there. Before, the record is only what was on the disk.
+    confirmed: bool,
+    probe: Option<Probing>,
+    /// Probes in a row that led to nothing.
+    failures: u32,
+    /// Whether a snapshot of the current session waits unsent: one at a time is enough.
+    snapshot_waits: bool,
+}
+
+/// A probe under way.
+#[derive(Debug)]
+struct Probing {
+    id: EffectId,
+    /// What the device reported since the probe began.
+    reported: BTreeMap<AttributeName, Option<Value>>,
+    /// The device was noticed meanwhile: "absent" is not the last word.
+    noticed: bool,
+}
+
+impl Slot {
+    fn noticed(hardware: Arc<str>) -> Slot {
+        Slot { hardware, record: None, confirmed: false, probe: None, failures: 0, snapshot_waits: false }
+    }
+
+    pub(super) fn from_disk(rae: &Rae, saved: Arc<SavedDevice>) -> Slot {
+        let hardware = saved.hardware.clone();
+        Slot { record: Some(Record::resume(rae, saved)), ..Slot::noticed(hardware) }
+    }
+
+    fn is_attached(&self) -> bool {
+        self.confirmed && self.record.as_ref().is_some_and(Record::is_attached)
+    }
+
+    fn session(&self) -> Option<Session> {
+        self.record.as_ref().map(Record::session)
+    }
+}
+
+impl Probing {
+    fn lay_over(&mut self, set: &Attributes, unset: &BTreeSet<AttributeName>) {
+        self.reported.extend(unset.iter().map(|name| (name.clone(), None)));
+        self.reported.extend(set.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
+    }
+}
+
+impl Agent {
+    pub(super) fn start_devices(&mut self, effects: &mut Vec<Effect>) {
+        let known: Vec<Device> = self.devices.keys().copied().collect();
+        for device in known {
+            self.begin_probe(device, effects);
+        }
+    }
+
+    pub(super) fn detected(&mut self, hardware: Arc<str>, effects: &mut Vec<Effect>) {
+        let device = Device::of_hardware(&hardware);
+        if self.devices.len() >= MAX_DEVICES && !self.devices.contains_key(&device) {
+            effects.push(Effect::Fact(Fact::RefusedDevice(device)));
+            return;
+        }
+        let slot = self.devices.entry(device).or_insert_with(|| Slot::noticed(hardware));
+        if let Some(probing) = &mut slot.probe {
+            probing.noticed = true;
+        } else if !slot.is_attached() {
+            self.begin_probe(device, effects);
+        }
+    }
+
+    pub(super) fn detached(&mut self, now: Now, hardware: &str, effects: &mut Vec<Effect>) {
+        let device = Device::of_hardware(hardware);
+        // The probe's answer may be from before the device was unplugged.
+        self.cancel_probe(device);
+        self.is_absent(now, device, effects);
+    }
+
+    pub(super) fn reported(
+        &mut self,
+        now: Now,
+        hardware: &str,
+        mut set: Attributes,
+        mut unset: BTreeSet<AttributeName>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let device = Device::of_hardware(hardware);
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        set.remove(&connection());
+        unset.remove(&connection());
+        if !is_acceptable(&set) {
+            effects.push(Effect::Fact(Fact::RefusedReport(device)));
+            return;
+        }
+        let attached = slot.is_attached();
+        if let Some(probing) = &mut slot.probe {
+            probing.lay_over(&set, &unset);
+            if probing.reported.len() > MAX_LAID_OVER {
+                self.cancel_probe(device);
+                self.begin_probe(device, effects);
+            }
+        }
+        if attached {
+            self.report(now, device, set, unset, effects);
+        }
+    }
+
+    pub(super) fn probed(&mut self, now: Now, id: EffectId, probe: Probe, effects: &mut Vec<Effect>) {
+        let Some(device) = self.probes.remove(&id) else { return };
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        let Some(probing) = slot.probe.take() else { return };
+        match probe {
+            Probe::Found(attributes) => self.is_found(now, device, attributes, probing.reported, effects),
+            Probe::Absent if probing.noticed => self.begin_probe(device, effects),
+            Probe::Absent => {
+                self.is_absent(now, device, effects);
+                self.forget_if_long_gone(now, device, effects);
+            }
+            Probe::Unknown => self.probe_again(now, device),
+        }
+    }
+
+    pub(super) fn begin_probe(&mut self, device: Device, effects: &mut Vec<Effect>) {
+        let id = self.next_effect();
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        if slot.probe.is_none() {
+            slot.probe = Some(Probing { id, reported: BTreeMap::new(), noticed: false });
+            self.probes.insert(id, device);
+            self.timers.cancel(Timer::Probe(device));
+            effects.push(Effect::Probe(id, slot.hardware.clone()));
+        }
+    }
+
+    pub(super) fn snapshot_falls_due(&mut self, now: Now, device: Device) {
+        self.due.insert(device);
+        let permille = u32::from(self.config.snapshot_jitter_permille.min(500));
+        let factor = self.rng.random_range(1000 - permille..=1000 + permille);
+        let period = (self.config.snapshot_every.saturating_mul(factor) / 1000).max(MIN_SNAPSHOT_PERIOD);
+        self.timers.set(Timer::Snapshot(device), now.mono + period);
+    }
+
+    pub(super) fn make_due_snapshots(&mut self, now: Now) {
+        if self.due.is_empty() || !self.outbox.has_room() {
+            return;
+        }
+        let waits = |device: &Device| self.devices.get(device).is_some_and(|slot| slot.snapshot_waits);
+        let makeable: Vec<Device> = self.due.iter().filter(|device| !waits(device)).copied().collect();
+        for device in makeable {
+            if !self.outbox.has_room() {
+                return;
+            }
+            self.due.remove(&device);
+            self.snapshot(now, device);
+        }
+    }
+
+    /// A state event left for the broker, or was shed: the next snapshot of its session may be made.
+    pub(super) fn no_longer_waits(&mut self, of: Published) {
+        let Published::Snapshot(device, version) = of else { return };
+        if let Some(slot) = self.devices.get_mut(&device).filter(|slot| slot.session() == Some(version.session)) {
+            slot.snapshot_waits = false;
+        }
+    }
+
+    fn is_found(
+        &mut self,
+        now: Now,
+        device: Device,
+        mut attributes: Attributes,
+        reported: BTreeMap<AttributeName, Option<Value>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for (name, value) in reported {
+            match value {
+                Some(value) => attributes.insert(name, value),
+                None => attributes.remove(&name),
+            };
+        }
+        attributes.remove(&connection());
+        if !is_acceptable(&attributes) {
+            effects.push(Effect::Fact(Fact::RefusedReport(device)));
+            self.probe_again(now, device);
+            return;
+        }
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        match slot.record.as_mut().filter(|record| record.is_attached() && !record.is_exhausted()) {
+            Some(record) => {
+                record.found(now.wall);
+                let change = record.difference_to(attributes);
+                self.is_confirmed(now, device);
+                self.change(now, device, change, effects);
+            }
+            None => self.open_session(now, device, attributes, effects),
+        }
+    }
+
+    /// Unplugged, or a probe found nothing. A session that was on the disk stays what it was, detached.
+    fn is_absent(&mut self, now: Now, device: Device, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.devices.get(&device) else { return };
+        let Some(record) = &slot.record else {
+            self.devices.remove(&device);
+            self.timers.cancel(Timer::Probe(device));
+            return;
+        };
+        let attached = record.is_attached();
+        self.is_confirmed(now, device);
+        if attached {
+            self.change(now, device, Difference::connection("detached"), effects);
+        }
+    }
+
+    /// From now on the agent answers for this record: probes and snapshots go on until it is forgotten.
+    fn is_confirmed(&mut self, now: Now, device: Device) {
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        slot.failures = 0;
+        let first = !std::mem::replace(&mut slot.confirmed, true);
+        if first {
+            self.due.insert(device);
+            self.arm(now, device);
+        } else {
+            self.timers.set(Timer::Probe(device), now.mono + self.config.probe_every);
+        }
+    }
+
+    /// Both timers start at a random phase of their period, so that devices do not beat together.
+    fn arm(&mut self, now: Now, device: Device) {
+        let probe = phase(self.config.probe_every, &mut self.rng);
+        self.timers.set(Timer::Probe(device), now.mono + probe);
+        let snapshot = phase(self.config.snapshot_every, &mut self.rng);
+        self.timers.set(Timer::Snapshot(device), now.mono + snapshot);
+    }
+
+    fn open_session(&mut self, now: Now, device: Device, attributes: Attributes, effects: &mut Vec<Effect>) {
+        if !self.make_room(effects) {
+            self.probe_again(now, device);
+            return;
+        }
+        let mut id = [0; 16];
+        self.rng.fill_bytes(&mut id);
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        let opening = SavedDevice {
+            hardware: slot.hardware.clone(),
+            session: Session(uuid::Builder::from_random_bytes(id).into_uuid()),
+            epoch: Epoch::after(slot.record.as_ref().map(|record| record.saved().epoch), now.wall),
+            seq: Seq::FIRST,
+            attributes: BTreeMap::new(),
+            found_at: now.wall,
+        };
+        slot.record = Some(Record::open(&self.config.rae, opening, attributes));
+        self.is_confirmed(now, device);
+        self.due.remove(&device);
+        self.push_snapshot(now, device);
+    }
+
+    fn snapshot(&mut self, now: Now, device: Device) {
+        let Some(record) = self.devices.get_mut(&device).and_then(|slot| slot.record.as_mut()) else { return };
+        if record.advance().is_some() {
+            self.push_snapshot(now, device);
+        }
+    }
+
+    fn push_snapshot(&mut self, now: Now, device: Device) {
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        let Some(record) = &slot.record else { return };
+        slot.snapshot_waits = true;
+        let event = record.snapshot(&self.config.rae, device, now.wall);
+        let topic = record.topic().clone();
+        let message = self.publication(topic, event.encode());
+        self.outbox.push(Published::Snapshot(device, event.version), message);
+        self.saves.device(device);
+    }
+
+    fn change(&mut self, now: Now, device: Device, change: Difference, effects: &mut Vec<Effect>) {
+        let Some(record) = self.devices.get_mut(&device).and_then(|slot| slot.record.as_mut()) else { return };
+        if change.is_empty() {
+            return;
+        }
+        // A session without seqs is over: the next probe opens another.
+        let Some(version) = record.change(&change) else { return };
+        let topic = record.topic().clone();
+        self.saves.device(device);
+        let body = Body::Delta { set: change.set, unset: change.unset };
+        let event = StateEvent { rae: self.config.rae.clone(), device, version, at: now.wall, body };
+        let payload = event.encode();
+        let of = Published::Delta(device, version);
+        // A delta that sets and unsets much can be larger than the snapshot that covers it.
+        if payload.len() <= MAX_PAYLOAD_BYTES && self.make_room(effects) {
+            let message = self.publication(topic, payload);
+            self.outbox.push(of, message);
+        } else {
+            self.is_shed(device, of, false, effects);
+        }
+    }
+
+    /// Whether an event fits into the outbox, after shedding if need be.
+    fn make_room(&mut self, effects: &mut Vec<Effect>) -> bool {
+        if self.outbox.has_room() {
+            return true;
+        }
+        let shed = self.outbox.shed(|device| self.devices.get(&device).and_then(Slot::session));
+        for event in shed {
+            if let Some((device, _)) = event.of.state() {
+                self.is_shed(device, event.of, event.durable, effects);
+            }
+        }
+        self.outbox.has_room()
+    }
+
+    fn is_shed(&mut self, device: Device, of: Published, recorded: bool, effects: &mut Vec<Effect>) {
+        self.due.insert(device);
+        if !recorded {
+            effects.push(Effect::Fact(Fact::Recorded(of)));
+        }
+        if let Some((device, version)) = of.state() {
+            effects.push(Effect::Fact(Fact::Shed(device, version)));
+        }
+    }
+
+    fn publication(&self, topic: Arc<str>, payload: Vec<u8>) -> Publication {
+        Publication { topic, payload: payload.into(), qos: self.config.qos, retain: false }
+    }
+
+    fn probe_again(&mut self, now: Now, device: Device) {
+        let Some(slot) = self.devices.get_mut(&device) else { return };
+        let wait = self.config.backoff.wait(slot.failures, &mut self.rng);
+        slot.failures = slot.failures.saturating_add(1);
+        self.timers.set(Timer::Probe(device), now.mono + wait);
+    }
+
+    fn report(
+        &mut self,
+        now: Now,
+        device: Device,
+        set: Attributes,
+        unset: BTreeSet<AttributeName>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(record) = self.devices.get(&device).and_then(|slot| slot.record.as_ref()) else { return };
+        let change = record.changed(set, unset);
+        if record.would_fit(&change) {
+            self.change(now, device, change, effects);
+        } else {
+            effects.push(Effect::Fact(Fact::RefusedReport(device)));
+        }
+    }
+
+    fn cancel_probe(&mut self, device: Device) {
+        if let Some(probing) = self.devices.get_mut(&device).and_then(|slot| slot.probe.take()) {
+            self.probes.remove(&probing.id);
+        }
+    }
+
+    fn forget_if_long_gone(&mut self, now: Now, device: Device, effects: &mut Vec<Effect>) {
+        let Some(record) = self.devices.get(&device).and_then(|slot| slot.record.as_ref()) else { return };
+        let gone_ms = now.wall.0.saturating_sub(record.saved().found_at.0);
+        if u128::try_from(gone_ms).is_ok_and(|gone| gone >= self.config.forget_after.as_millis()) {
+            self.devices.remove(&device);
+            self.due.remove(&device);
+            self.timers.cancel(Timer::Probe(device));
+            self.timers.cancel(Timer::Snapshot(device));
+            self.saves.device(device);
+            effects.push(Effect::Fact(Fact::Forgotten(device)));
+        }
+    }
+}
+
+/// A random point within the period.
+fn phase(period: Duration, rng: &mut impl Rng) -> Duration {
+    period.saturating_mul(rng.random_range(1..=1000)) / 1000
+}
