@@ -1,3 +1,4 @@
 //! The embedded target: brokers and store inside this process, so that a run needs nothing installed.
 
 pub mod kafka;
+pub mod mqtt;
