@@ -1,0 +1,163 @@
+//! librdkafka settings, and its words into our log.
+
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError as NativeError, RDKafkaErrorCode},
+};
+
+use super::KafkaError;
+use crate::config::{Kafka, KafkaSecurity, common::OffsetReset};
+
+/// Settings that all clients share.
+pub(super) fn client(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &kafka.bootstrap)
+        .set("client.id", client_id)
+        .set("socket.nagle.disable", "true")
+        .set("socket.timeout.ms", millis(kafka.request_timeout))
+        .set("reconnect.backoff.ms", "50")
+        // The default of 10 s is what a broker that is just starting would cost.
+        .set("reconnect.backoff.max.ms", "300")
+        .set("log_level", "5")
+        .set_log_level(RDKafkaLogLevel::Notice);
+    if let Some(security) = &kafka.security {
+        secure(&mut config, security)?;
+    }
+    Ok(config)
+}
+
+/// Settings of a producer: idempotent, and an outage is back-pressure for `message_timeout`.
+pub(super) fn producer(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
+    let mut config = client(kafka, client_id)?;
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", millis(kafka.linger))
+        .set("message.timeout.ms", millis(kafka.message_timeout))
+        // The default hash disagrees with Java producers.
+        .set("partitioner", "murmur2_random")
+        .set("queue.buffering.max.kbytes", (kafka.producer_buffer / 1024).to_string());
+    extra(&mut config, kafka);
+    Ok(config)
+}
+
+/// Settings of a group member whose offsets are committed by hand.
+pub(super) fn consumer(kafka: &Kafka, client_id: &str, group: &str) -> Result<ClientConfig, KafkaError> {
+    let mut config = reader(kafka, client_id)?;
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        // Else what the closing consumer polls and throws away would be committed unread.
+        .set("enable.auto.offset.store", "false")
+        .set("partition.assignment.strategy", "range")
+        .set("session.timeout.ms", millis(kafka.session_timeout))
+        .set("heartbeat.interval.ms", millis(kafka.session_timeout / 5))
+        .set("max.poll.interval.ms", millis(kafka.max_poll_interval.max(kafka.session_timeout)))
+        .set("auto.offset.reset", reset(kafka.offset_reset));
+    extra(&mut config, kafka);
+    Ok(config)
+}
+
+/// Settings of a consumer outside of any group.
+pub(super) fn reader(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
+    let mut config = client(kafka, client_id)?;
+    config
+        .set("queued.max.messages.kbytes", (kafka.consumer_buffer / 1024).to_string())
+        .set("queued.min.messages", "10000")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "100")
+        // The default lets a full prefetch queue rest for a second.
+        .set("fetch.queue.backoff.ms", "20")
+        .set("allow.auto.create.topics", "false");
+    Ok(config)
+}
+
+fn secure(config: &mut ClientConfig, security: &KafkaSecurity) -> Result<(), KafkaError> {
+    if !cfg!(feature = "kafka-tls") {
+        return Err(KafkaError::WithoutTls);
+    }
+    let protocol = match (security.tls, security.sasl_mechanism.is_some()) {
+        (false, false) => "plaintext",
+        (true, false) => "ssl",
+        (false, true) => "sasl_plaintext",
+        (true, true) => "sasl_ssl",
+    };
+    config.set("security.protocol", protocol);
+    let files = [
+        ("ssl.ca.location", &security.ca),
+        ("ssl.certificate.location", &security.certificate),
+        ("ssl.key.location", &security.key),
+    ];
+    for (key, path) in files {
+        if let Some(path) = path {
+            config.set(key, path.to_string_lossy());
+        }
+    }
+    let texts = [
+        ("sasl.mechanisms", security.sasl_mechanism.as_deref()),
+        ("sasl.username", security.username.as_deref()),
+        ("sasl.password", security.password.reveal()),
+    ];
+    for (key, text) in texts {
+        if let Some(text) = text {
+            config.set(key, text);
+        }
+    }
+    Ok(())
+}
+
+fn extra(config: &mut ClientConfig, kafka: &Kafka) {
+    for (key, value) in &kafka.extra {
+        config.set(key, value);
+    }
+}
+
+fn reset(reset: OffsetReset) -> &'static str {
+    match reset {
+        OffsetReset::Earliest => "earliest",
+        OffsetReset::Latest => "latest",
+    }
+}
+
+fn millis(duration: std::time::Duration) -> String {
+    duration.as_millis().max(1).to_string()
+}
+
+/// Sends librdkafka's words into our log and remembers the last error.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    last: Mutex<Option<String>>,
+}
+
+impl Words {
+    /// What librdkafka complained of last.
+    pub(super) fn last(&self) -> Option<String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Words {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka: {message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::debug!(facility, "kafka: {message}"),
+            RDKafkaLogLevel::Debug => tracing::trace!(facility, "kafka: {message}"),
+        }
+    }
+
+    fn error(&self, error: NativeError, reason: &str) {
+        tracing::warn!("kafka: {reason}");
+        // "All brokers are down" follows each real reason and would hide it.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+}
