@@ -17,4 +17,5 @@ pub mod history;
 pub mod live;
 pub mod observe;
 pub mod random;
+pub mod run;
 pub mod scenario;

@@ -1,0 +1,110 @@
+//! Bridge and registry as child processes of this binary, so that they can be killed and paused; and the janitor.
+//!
+//! A child is given its configuration as a file, says on its standard output where its metrics are, takes orders on its
+//! standard input, and ends when that does: its parent is gone then, however it went.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::Context;
+use dmp_service::{bridge, registry, store};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::faulty_store::{Brake, FaultyStore};
+
+/// What a child is to be.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ChildConfig {
+    /// A bridge.
+    Bridge(bridge::Config),
+    /// A registry.
+    Registry(registry::Config),
+}
+
+/// An order to a child, one JSON line each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ChildOrder {
+    /// The store takes only so many rows per second.
+    Throttle(Option<u32>),
+    /// Each write takes so many microseconds longer.
+    Delay(u64),
+    /// The writer stage panics on each of its next so many writes.
+    PanicWriter(u32),
+    /// Drain and end.
+    Stop,
+}
+
+/// Before the address on the line that says that a child is ready.
+const READY: &str = "ready http=";
+
+/// The line that says that a child is ready, taken apart.
+pub(super) fn ready_line(line: &str) -> Option<SocketAddr> {
+    line.trim().strip_prefix(READY)?.parse().ok()
+}
+
+/// Runs a child process: what the hidden subcommand does.
+///
+/// # Errors
+/// If the configuration cannot be read, the part cannot start, or it ends by itself.
+pub async fn child_process(config: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read(config).with_context(|| format!("reading {}", config.display()))?;
+    match serde_json::from_slice(&text).with_context(|| format!("parsing {}", config.display()))? {
+        ChildConfig::Bridge(config) => {
+            let running = bridge::start(config).await?;
+            println!("{READY}{}", running.http());
+            running.until(orders(|_| {})).await
+        }
+        ChildConfig::Registry(config) => {
+            let url = config.store.url.parse().context("parsing the store's URL")?;
+            let (brake, faults) = (Brake::default(), registry::Faults::default());
+            let database = store::Database::open(&url, store::Access::Write).await?;
+            let running = registry::start(config, FaultyStore::new(database, brake.clone()), faults.clone()).await?;
+            println!("{READY}{}", running.http());
+            let obey = |order| match order {
+                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
+                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
+                ChildOrder::PanicWriter(times) => faults.panic_writer(times),
+                ChildOrder::Stop => {}
+            };
+            running.until(orders(obey)).await
+        }
+    }
+}
+
+/// Takes orders until told to stop. A standard input that ends is a parent that is gone: then the process ends at once.
+async fn orders(mut obey: impl FnMut(ChildOrder)) {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(ChildOrder::Stop) => return,
+            Ok(order) => obey(order),
+            Err(error) => tracing::error!(%error, line, "not an order"),
+        }
+    }
+    std::process::exit(1);
+}
+
+/// Waits until the parent is gone, then kills what is left of the run in `directory` and removes it: what the hidden
+/// subcommand does. Covers a parent that was killed, and children that were stopped at that moment.
+pub fn janitor(directory: &Path) {
+    let _parent_gone = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    for pid in processes_of(directory) {
+        let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+    let _removed_already = std::fs::remove_dir_all(directory);
+}
+
+/// Child processes of the run in `directory`: their configuration is there, and named in their command line.
+fn processes_of(directory: &Path) -> Vec<nix::unistd::Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let prefix = format!("{}/", directory.display());
+    let of_run = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let named = command.split(|&byte| byte == 0).any(|argument| argument.starts_with(prefix.as_bytes()));
+        named.then(|| nix::unistd::Pid::from_raw(pid))
+    };
+    entries.flatten().filter_map(of_run).collect()
+}

@@ -1,0 +1,93 @@
+//! Queues and memory of the pipeline's processes: from their own metrics, and from the kernel.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use anyhow::Context;
+use nix::unistd::Pid;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::history::Gauge;
+
+/// Longest wait for the metrics of one process.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// Most bytes of metrics: far above what the programs have.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Ending of the metrics that are the depth of a queue, and of those that are its bound.
+const DEPTH: &str = "_depth";
+const CAP: &str = "_cap";
+
+/// Reads the gauges of one process.
+///
+/// # Errors
+/// If it does not answer: it may be paused or gone.
+pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<Vec<Gauge>> {
+    let text = tokio::time::timeout(WITHIN, metrics(http)).await.context("metrics did not come in time")??;
+    let mut gauges = queues(&text);
+    gauges.push(Gauge { name: "memory_bytes".into(), value: memory(pid)?, cap: None });
+    Ok(gauges)
+}
+
+/// Memory of this process.
+pub(in crate::live) fn own_memory() -> anyhow::Result<u64> {
+    memory(Pid::this())
+}
+
+/// HTTP/1.0: the answer ends with the connection, so that no client library is needed for four lines of text.
+async fn metrics(http: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(http).await?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.take(MOST_BYTES).read_to_string(&mut answer).await?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("metrics without a body")?;
+    Ok(body.to_owned())
+}
+
+/// Pairs `X_depth` with `X_cap` by their labels; the deepest of each name counts.
+fn queues(text: &str) -> Vec<Gauge> {
+    let samples: BTreeMap<(&str, &str), u64> = text.lines().filter_map(sample).collect();
+    let mut deepest: BTreeMap<&str, (u64, Option<u64>)> = BTreeMap::new();
+    for (&(name, labels), &value) in &samples {
+        let Some(queue) = name.strip_suffix(DEPTH) else { continue };
+        let cap_of = |labels| samples.get(&(format!("{queue}{CAP}").as_str(), labels)).copied();
+        let cap = cap_of(labels).or_else(|| cap_of(""));
+        let most = deepest.entry(queue).or_insert((value, cap));
+        *most = (most.0.max(value), cap);
+    }
+    let gauge = |(name, (value, cap)): (&str, (u64, Option<u64>))| Gauge { name: name.into(), value, cap };
+    deepest.into_iter().map(gauge).collect()
+}
+
+/// A line of the Prometheus text format: name, labels and value.
+fn sample(line: &str) -> Option<((&str, &str), u64)> {
+    let line = line.trim();
+    let (key, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
+    let (name, labels) = key.split_once('{').map_or((key, ""), |(name, rest)| (name, rest.trim_end_matches('}')));
+    let value: f64 = value.parse().ok()?;
+    Some(((name, labels), value.max(0.0) as u64))
+}
+
+/// Resident memory, from `/proc`.
+fn memory(pid: Pid) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
+    Ok(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_queue_of_a_name_is_paired_with_its_own_bound() {
+        let text = "# HELP x_depth d\nx_depth{partition=\"0\"} 3\nx_depth{partition=\"1\"} 9\nx_cap 10\n\
+                    y_depth{g=\"1\"} 2\ny_cap{g=\"1\"} 4\nz_total 7\n";
+        let gauge = |name: &str, value, cap| Gauge { name: name.into(), value, cap };
+        assert_eq!(queues(text), [gauge("x", 9, Some(10)), gauge("y", 2, Some(4))]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Reads the events topic and the dead-letter topic as they grow.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use dmp_core::{
+    dead_letter::header,
+    event::{Poison, decode, kafka_topic},
+};
+use dmp_service::{
+    config::Kafka,
+    kafka::inspect::{Tail, Tailed},
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    history::{Appended, DeadSource, PayloadHash, What},
+    live::journal::Journal,
+};
+
+/// Records between the reading thread and the history.
+const RECORDS: usize = 4_096;
+
+/// How far the log has been entered into the history: the next offset per partition.
+#[derive(Debug, Clone)]
+pub(in crate::live) struct Entered(watch::Receiver<Arc<Mutex<BTreeMap<i32, i64>>>>);
+
+impl Entered {
+    /// Waits until every record below `offsets` is in the history; `false` if that takes longer than `within`.
+    pub(in crate::live) async fn wait(&mut self, offsets: &[(i32, i64)], within: Duration) -> bool {
+        let there = |entered: &Arc<Mutex<BTreeMap<i32, i64>>>| {
+            let entered = entered.lock().expect("nothing panics while it is held");
+            offsets.iter().all(|(partition, offset)| entered.get(partition).copied().unwrap_or(0) >= *offset)
+        };
+        tokio::time::timeout(within, self.0.wait_for(there)).await.is_ok_and(|seen| seen.is_ok())
+    }
+}
+
+/// Reads both topics into the history until the returned tails are dropped.
+pub(in crate::live) async fn start(kafka: &Kafka, journal: Journal) -> anyhow::Result<(Vec<Tail>, Entered)> {
+    let (events_in, events) = mpsc::channel(RECORDS);
+    let (letters_in, letters) = mpsc::channel(RECORDS);
+    let tails = vec![
+        Tail::start(kafka, kafka_topic::EVENTS, BTreeMap::new(), events_in).await?,
+        Tail::start(kafka, kafka_topic::DEAD_LETTER, BTreeMap::new(), letters_in).await?,
+    ];
+    let (progress, entered) = watch::channel(Arc::default());
+    tokio::spawn(enter_events(events, progress, journal.clone()));
+    tokio::spawn(enter_letters(letters, journal));
+    Ok((tails, Entered(entered)))
+}
+
+async fn enter_events(
+    mut records: mpsc::Receiver<Tailed>,
+    progress: watch::Sender<Arc<Mutex<BTreeMap<i32, i64>>>>,
+    journal: Journal,
+) {
+    while let Some(record) = records.recv().await {
+        let (partition, next) = (record.partition, record.offset + 1);
+        journal.enter(What::Appended(Box::new(appended(record)))).await;
+        progress.send_modify(|entered| {
+            entered.lock().expect("nothing panics while it is held").insert(partition, next);
+        });
+    }
+}
+
+async fn enter_letters(mut records: mpsc::Receiver<Tailed>, journal: Journal) {
+    while let Some(record) = records.recv().await {
+        journal.enter(dead_letter(&record)).await;
+    }
+}
+
+fn appended(record: Tailed) -> Appended {
+    let value = record.value.as_deref().unwrap_or_default();
+    let key = record.key.as_deref().map(str::from_utf8);
+    let decoded = match key {
+        Some(Ok(key)) => decode(key, value),
+        Some(Err(_)) | None => Err(Poison::Key),
+    };
+    let (event, poison) = match decoded {
+        Ok(event) => (Some(Arc::new(event)), None),
+        Err(poison) => (None, Some(poison.reason())),
+    };
+    Appended {
+        partition: record.partition,
+        offset: record.offset,
+        key: key.and_then(Result::ok).unwrap_or_default().into(),
+        payload: PayloadHash::of(value),
+        timestamp_ms: record.timestamp.0,
+        retained: header_of(&record, "mqtt-retain") == Some("1"),
+        event,
+        poison,
+    }
+}
+
+fn dead_letter(record: &Tailed) -> What {
+    let number = |name| header_of(record, name).and_then(|text| text.parse::<i64>().ok());
+    let topic = header_of(record, header::SOURCE_TOPIC).unwrap_or_default();
+    let source = match (number(header::SOURCE_PARTITION), number(header::SOURCE_OFFSET)) {
+        (Some(partition), Some(offset)) => DeadSource::Log(i32::try_from(partition).unwrap_or(-1), offset),
+        (_, _) => DeadSource::Mqtt(topic.into()),
+    };
+    let reason = header_of(record, header::REASON).unwrap_or_default().into();
+    What::DeadLettered { source, reason, payload: PayloadHash::of(record.value.as_deref().unwrap_or_default()) }
+}
+
+fn header_of<'a>(record: &'a Tailed, name: &str) -> Option<&'a str> {
+    let (_, value) = record.headers.iter().find(|(header, _)| header == name)?;
+    str::from_utf8(value.as_deref()?).ok()
+}

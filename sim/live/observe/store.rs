@@ -1,0 +1,135 @@
+//! Reads the whole store again and again, and enters what differs from the read before.
+//!
+//! Committed offsets come first, then rows: every record below them must be in the rows by then. The end of a read is
+//! entered only when the log is in the history up to those offsets.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use dmp_core::{event::kafka_topic, id::Device};
+use dmp_service::{
+    kafka::inspect::Inspector,
+    store::{Record, Store},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::log::Entered;
+use crate::{
+    history::{Entry, Read, What},
+    live::{clock::RunClock, journal::Journal},
+};
+
+/// Shortest time between the begins of two reads.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Reads take at most this part of the time, so that observing does not slow down what is observed.
+const IDLE_FACTOR: u32 = 5;
+
+/// Longest wait for the log to be in the history.
+const LOG_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longest wait for a read that was asked for.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+
+/// Asks for a read out of turn.
+#[derive(Debug, Clone)]
+pub(in crate::live) struct ReadNow(mpsc::Sender<oneshot::Sender<()>>);
+
+impl ReadNow {
+    /// Reads now, and returns when the read is in the history.
+    ///
+    /// # Errors
+    /// If the store cannot be read in time.
+    pub(in crate::live) async fn read(&self) -> anyhow::Result<()> {
+        let (done, finished) = oneshot::channel();
+        anyhow::ensure!(self.0.send(done).await.is_ok(), "the reader of the store has ended");
+        tokio::time::timeout(READ_WITHIN, finished).await??;
+        Ok(())
+    }
+}
+
+/// Reads the store, and lets others read it out of turn.
+pub(in crate::live) struct StoreReader<S> {
+    pub(in crate::live) store: Arc<S>,
+    pub(in crate::live) inspector: Inspector,
+    pub(in crate::live) entered: Entered,
+    pub(in crate::live) clock: Arc<RunClock>,
+    pub(in crate::live) journal: Journal,
+}
+
+impl<S: Store> StoreReader<S> {
+    /// Starts reading, until the task is dropped with the runtime.
+    pub(in crate::live) fn start(self) -> ReadNow {
+        let (asked, requests) = mpsc::channel(8);
+        tokio::spawn(self.run(requests));
+        ReadNow(asked)
+    }
+
+    async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
+        let mut last = BTreeMap::new();
+        let mut pause = EVERY;
+        loop {
+            let done = tokio::select! {
+                request = requests.recv() => match request {
+                    Some(done) => Some(done),
+                    None => return,
+                },
+                () = tokio::time::sleep(pause) => None,
+            };
+            let began = self.clock.at();
+            if let Err(error) = self.read(&mut last).await {
+                // One read that fails says nothing; a caller that waits for it learns it by its own bound.
+                tracing::warn!(error = format!("{error:#}"), "reading the store");
+                continue;
+            }
+            pause = EVERY.max((self.clock.at() - began) * IDLE_FACTOR);
+            if let Some(done) = done {
+                let _caller_gone = done.send(());
+            }
+        }
+    }
+
+    async fn read(&mut self, last: &mut BTreeMap<Device, Record>) -> anyhow::Result<()> {
+        let committed: Vec<_> = self.inspector.committed(kafka_topic::EVENTS).await?.into_iter().collect();
+        let began = self.clock.at();
+        let rows = self.store.records().await?;
+        let at = self.clock.at();
+        let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
+        if !self.entered.wait(&committed, LOG_WITHIN).await {
+            anyhow::bail!("the harness's own reader of the log is behind the committed offsets");
+        }
+        let mut entries = differences(at, last, &rows);
+        entries.push(Entry { at, what: What::Read(Read { began, committed, ends, devices: rows.len() }) });
+        self.journal.enter_all(&mut entries).await;
+        *last = rows;
+        Ok(())
+    }
+}
+
+/// What is other in `now` than in `last`.
+fn differences(at: Duration, last: &BTreeMap<Device, Record>, now: &BTreeMap<Device, Record>) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut enter = |what| entries.push(Entry { at, what });
+    for device in last.keys().filter(|device| !now.contains_key(device)) {
+        enter(What::DeviceGone(*device));
+    }
+    for (&device, record) in now {
+        let before = last.get(&device);
+        if before == Some(record) {
+            continue;
+        }
+        if before.is_none_or(|before| (before.floor, &before.rae) != (record.floor, &record.rae)) {
+            enter(What::Floor { device, version: record.floor, rae: record.rae.clone() });
+        }
+        for name in before.iter().flat_map(|before| before.attributes.keys()) {
+            if !record.attributes.contains_key(name) {
+                enter(What::RowGone { device, name: name.clone() });
+            }
+        }
+        for (name, (value, version)) in &record.attributes {
+            if before.and_then(|before| before.attributes.get(name)) != Some(&(value.clone(), *version)) {
+                enter(What::Row { device, name: name.clone(), value: value.clone(), version: *version });
+            }
+        }
+    }
+    entries
+}

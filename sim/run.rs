@@ -1,0 +1,130 @@
+//! What a run is given and what it ends in: the seam between whoever asks for a run and the driver that carries it out.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    check::verdict::{CheckResult, Verdict},
+    history::Stage,
+    observe::Figures,
+    scenario::Scenario,
+};
+
+/// How to run a scenario.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The directory of this run's files: `result.json`, and the logs of bridge and registry in `logs/`. Made if absent.
+    pub out: PathBuf,
+    /// The `fleetproof` binary, of which bridge and registry are child processes.
+    pub binary: PathBuf,
+    /// A planted bug, by name; only with the cargo feature `sabotage`.
+    pub sabotage: Option<String>,
+    /// The command line that reproduces the run.
+    pub reproduce: String,
+}
+
+/// How far a run is; told about four times a second.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Progress {
+    /// Name of the phase.
+    pub phase: String,
+    /// Its place in every run; absent before the first.
+    pub stage: Option<Stage>,
+    /// Time since the begin of the run.
+    pub elapsed: Duration,
+    /// When the run ends at the latest, from its begin: an estimate.
+    pub expected: Duration,
+    /// Events put on the wire per second, over the last second or so.
+    pub published_per_s: f64,
+    /// Records reflected in the store per second, likewise.
+    pub reflected_per_s: f64,
+    /// End - committed, in records.
+    pub lag: u64,
+    /// Devices whose rows do not equal the device.
+    pub devices_behind: u64,
+    /// Devices of the plan.
+    pub devices: u64,
+    /// Keys of the faults that hold now.
+    pub faults: Vec<String>,
+}
+
+/// What a run ended in: everything that a report shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunOutcome {
+    /// PASS, FAIL or INVALID.
+    pub verdict: Verdict,
+    /// One per check of the catalogue.
+    pub checks: Vec<CheckResult>,
+    /// Percentiles, series, who healed what.
+    pub figures: Figures,
+    /// The scenario with every default and override in it.
+    pub scenario: Scenario,
+    /// The target: `embedded`.
+    pub target: String,
+    /// When the run began, RFC 3339 in UTC.
+    pub began_at: String,
+    /// How long it took, in seconds.
+    pub took_s: f64,
+    /// The planted bug, if any, and how often it acted.
+    pub sabotage: Option<Sabotage>,
+    /// Machine and versions.
+    pub environment: Environment,
+    /// The command line that reproduces the run.
+    pub reproduce: String,
+}
+
+/// A planted bug.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sabotage {
+    /// Its name.
+    pub name: String,
+    /// How often it acted; never means "not exercised". Absent where the process that held it was killed.
+    pub hits: Option<u64>,
+}
+
+/// Where a run took place.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Environment {
+    /// Version of fleetproof.
+    pub fleetproof: String,
+    /// Operating system and architecture.
+    pub system: String,
+    /// Processor cores that the run may use.
+    pub cores: usize,
+    /// Memory of the machine in bytes.
+    pub memory_bytes: u64,
+    /// Whether it was an optimized build.
+    pub optimized: bool,
+}
+
+/// Why a run could not be carried out at all; a run that was carried out has a verdict instead.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The target, or part of it, did not start.
+    #[error("starting the embedded target")]
+    Target(#[source] anyhow::Error),
+    /// A fault that the target cannot do.
+    #[error("fault {fault} is not possible on this target: {reason}")]
+    Unsupported {
+        /// Key of the fault.
+        fault: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The directory of the run's files cannot be written.
+    #[error("writing to {path}")]
+    Output {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Ctrl-C, or SIGTERM.
+    #[error("interrupted; everything that was started is gone")]
+    Interrupted,
+    /// Something in the harness failed.
+    #[error("running the scenario")]
+    Harness(#[source] anyhow::Error),
+}
