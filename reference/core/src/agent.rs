@@ -6,11 +6,12 @@
 //! and is healed by a snapshot. A session opens only after a successful probe.
 //!
 //! This file is what a driver and an agent say to each other. The agent itself is `machine`; its parts are
-//! `connection` (boot, presence, back-off), `devices` (lifecycle of a device), `record` (one record and its bound),
-//! `outbox` (QoS 1 window, resend, shedding), `saves` and `timers`.
+//! `connection` (boot, presence, back-off), `devices` (lifecycle of a device), `events` (what is numbered), `record` (one
+//! record and its bound), `outbox` (QoS 1 window, resend, shedding), `saves` and `timers`.
 
 mod connection;
 mod devices;
+mod events;
 mod machine;
 mod outbox;
 mod record;

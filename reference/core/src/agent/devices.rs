@@ -18,27 +18,24 @@ use std::{
 use rand::{Rng, RngExt};
 
 use super::{
-    Agent, Effect, Fact, MAX_DEVICES, Probe, Published, SavedDevice,
+    Agent, Effect, Fact, MAX_DEVICES, Probe, SavedDevice,
     record::{Attributes, Difference, Record, connection, is_acceptable},
     timers::Timer,
 };
 use crate::{
-    core::{EffectId, Publication},
-    event::{AttributeName, Body, MAX_PAYLOAD_BYTES, StateEvent, Value},
-    id::{Device, Epoch, Rae, Seq, Session},
+    core::EffectId,
+    event::{AttributeName, Value},
+    id::{Device, Rae, Session},
     time::Now,
 };
 
 /// Most attributes that are laid over a probe's answer; above it the probe begins anew, and will tell them itself.
 const MAX_LAID_OVER: usize = 4096;
 
-/// Shortest snapshot period: a shorter one would leave no time for anything else.
-const MIN_SNAPSHOT_PERIOD: Duration = Duration::from_millis(1);
-
 /// A device that the agent knows of.
 #[derive(Debug)]
 pub(super) struct Slot {
-    hardware: Arc<str>,
+    pub(super) hardware: Arc<str>,
     /// Its record in its current session; `None` before the first probe found it.
     pub(super) record: Option<Record>,
     /// Whether this life of the agent has found out if it is there. Before, the record is only what was on the disk.
@@ -47,7 +44,7 @@ pub(super) struct Slot {
     /// Probes in a row that led to nothing.
     failures: u32,
     /// Whether a snapshot of the current session waits unsent: one at a time is enough.
-    snapshot_waits: bool,
+    pub(super) snapshot_waits: bool,
 }
 
 /// A probe under way.
@@ -74,7 +71,7 @@ impl Slot {
         self.confirmed && self.record.as_ref().is_some_and(Record::is_attached)
     }
 
-    fn session(&self) -> Option<Session> {
+    pub(super) fn session(&self) -> Option<Session> {
         self.record.as_ref().map(Record::session)
     }
 }
@@ -170,37 +167,6 @@ impl Agent {
         }
     }
 
-    pub(super) fn snapshot_falls_due(&mut self, now: Now, device: Device) {
-        self.due.insert(device);
-        let permille = u32::from(self.config.snapshot_jitter_permille.min(500));
-        let factor = self.rng.random_range(1000 - permille..=1000 + permille);
-        let period = (self.config.snapshot_every.saturating_mul(factor) / 1000).max(MIN_SNAPSHOT_PERIOD);
-        self.timers.set(Timer::Snapshot(device), now.mono + period);
-    }
-
-    pub(super) fn make_due_snapshots(&mut self, now: Now) {
-        if self.due.is_empty() || !self.outbox.has_room() {
-            return;
-        }
-        let waits = |device: &Device| self.devices.get(device).is_some_and(|slot| slot.snapshot_waits);
-        let makeable: Vec<Device> = self.due.iter().filter(|device| !waits(device)).copied().collect();
-        for device in makeable {
-            if !self.outbox.has_room() {
-                return;
-            }
-            self.due.remove(&device);
-            self.snapshot(now, device);
-        }
-    }
-
-    /// A state event left for the broker, or was shed: the next snapshot of its session may be made.
-    pub(super) fn no_longer_waits(&mut self, of: Published) {
-        let Published::Snapshot(device, version) = of else { return };
-        if let Some(slot) = self.devices.get_mut(&device).filter(|slot| slot.session() == Some(version.session)) {
-            slot.snapshot_waits = false;
-        }
-    }
-
     fn is_found(
         &mut self,
         now: Now,
@@ -249,7 +215,7 @@ impl Agent {
     }
 
     /// From now on the agent answers for this record: probes and snapshots go on until it is forgotten.
-    fn is_confirmed(&mut self, now: Now, device: Device) {
+    pub(super) fn is_confirmed(&mut self, now: Now, device: Device) {
         let Some(slot) = self.devices.get_mut(&device) else { return };
         slot.failures = 0;
         let first = !std::mem::replace(&mut slot.confirmed, true);
@@ -269,97 +235,8 @@ impl Agent {
         self.timers.set(Timer::Snapshot(device), now.mono + snapshot);
     }
 
-    fn open_session(&mut self, now: Now, device: Device, attributes: Attributes, effects: &mut Vec<Effect>) {
-        if !self.make_room(effects) {
-            self.probe_again(now, device);
-            return;
-        }
-        let mut id = [0; 16];
-        self.rng.fill_bytes(&mut id);
-        let Some(slot) = self.devices.get_mut(&device) else { return };
-        let opening = SavedDevice {
-            hardware: slot.hardware.clone(),
-            session: Session(uuid::Builder::from_random_bytes(id).into_uuid()),
-            epoch: Epoch::after(slot.record.as_ref().map(|record| record.saved().epoch), now.wall),
-            seq: Seq::FIRST,
-            attributes: BTreeMap::new(),
-            found_at: now.wall,
-        };
-        slot.record = Some(Record::open(&self.config.rae, opening, attributes));
-        self.is_confirmed(now, device);
-        self.due.remove(&device);
-        self.push_snapshot(now, device);
-    }
-
-    fn snapshot(&mut self, now: Now, device: Device) {
-        let Some(record) = self.devices.get_mut(&device).and_then(|slot| slot.record.as_mut()) else { return };
-        if record.advance().is_some() {
-            self.push_snapshot(now, device);
-        }
-    }
-
-    fn push_snapshot(&mut self, now: Now, device: Device) {
-        let Some(slot) = self.devices.get_mut(&device) else { return };
-        let Some(record) = &slot.record else { return };
-        slot.snapshot_waits = true;
-        let event = record.snapshot(&self.config.rae, device, now.wall);
-        let topic = record.topic().clone();
-        let message = self.publication(topic, event.encode());
-        self.outbox.push(Published::Snapshot(device, event.version), message);
-        self.saves.device(device);
-    }
-
-    fn change(&mut self, now: Now, device: Device, change: Difference, effects: &mut Vec<Effect>) {
-        let Some(record) = self.devices.get_mut(&device).and_then(|slot| slot.record.as_mut()) else { return };
-        if change.is_empty() {
-            return;
-        }
-        // A session without seqs is over: the next probe opens another.
-        let Some(version) = record.change(&change) else { return };
-        let topic = record.topic().clone();
-        self.saves.device(device);
-        let body = Body::Delta { set: change.set, unset: change.unset };
-        let event = StateEvent { rae: self.config.rae.clone(), device, version, at: now.wall, body };
-        let payload = event.encode();
-        let of = Published::Delta(device, version);
-        // A delta that sets and unsets much can be larger than the snapshot that covers it.
-        if payload.len() <= MAX_PAYLOAD_BYTES && self.make_room(effects) {
-            let message = self.publication(topic, payload);
-            self.outbox.push(of, message);
-        } else {
-            self.is_shed(device, of, false, effects);
-        }
-    }
-
-    /// Whether an event fits into the outbox, after shedding if need be.
-    fn make_room(&mut self, effects: &mut Vec<Effect>) -> bool {
-        if self.outbox.has_room() {
-            return true;
-        }
-        let shed = self.outbox.shed(|device| self.devices.get(&device).and_then(Slot::session));
-        for event in shed {
-            if let Some((device, _)) = event.of.state() {
-                self.is_shed(device, event.of, event.durable, effects);
-            }
-        }
-        self.outbox.has_room()
-    }
-
-    fn is_shed(&mut self, device: Device, of: Published, recorded: bool, effects: &mut Vec<Effect>) {
-        self.due.insert(device);
-        if !recorded {
-            effects.push(Effect::Fact(Fact::Recorded(of)));
-        }
-        if let Some((device, version)) = of.state() {
-            effects.push(Effect::Fact(Fact::Shed(device, version)));
-        }
-    }
-
-    fn publication(&self, topic: Arc<str>, payload: Vec<u8>) -> Publication {
-        Publication { topic, payload: payload.into(), qos: self.config.qos, retain: false }
-    }
-
-    fn probe_again(&mut self, now: Now, device: Device) {
+    /// Nothing was learnt: probes again after a wait.
+    pub(super) fn probe_again(&mut self, now: Now, device: Device) {
         let Some(slot) = self.devices.get_mut(&device) else { return };
         let wait = self.config.backoff.wait(slot.failures, &mut self.rng);
         slot.failures = slot.failures.saturating_add(1);
