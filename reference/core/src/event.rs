@@ -33,3 +33,6 @@ pub mod kafka_topic {
     /// What could not be decoded or stored.
     pub const DEAD_LETTER: &str = "dmp.dead-letter";
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,3 +205,6 @@ impl Rows {
         self.devices.is_empty() && self.raes.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
