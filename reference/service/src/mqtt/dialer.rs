@@ -57,7 +57,7 @@ impl Dialer {
     /// [`ConnectError::TlsSettings`] where a file or the host name is of no use.
     pub fn new(endpoint: Endpoint, tls: &TlsSettings) -> Result<Dialer, ConnectError> {
         let tls = if endpoint.tls {
-            let of = |source| ConnectError::TlsSettings { endpoint: endpoint.clone(), source };
+            let of = |error| ConnectError::TlsSettings { endpoint: endpoint.clone(), source: Box::new(error) };
             let name = ServerName::try_from(endpoint.host.clone());
             let name = name.map_err(|_| of(TlsError::ServerName { host: endpoint.host.clone() }))?;
             Some((TlsConnector::from(tls.load().map_err(of)?), name))

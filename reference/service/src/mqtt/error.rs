@@ -29,7 +29,7 @@ pub enum ConnectError {
         /// Where.
         endpoint: Endpoint,
         /// What does not fit.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// CONNACK 4 or 5 (MQTT 3.1.1, section 3.2.2.3).
     #[error("MQTT broker {endpoint} refused the credentials of user {user:?}")]
