@@ -11,6 +11,7 @@
 
 mod batch;
 mod commit;
+mod entry;
 mod interface;
 mod partition;
 mod track;

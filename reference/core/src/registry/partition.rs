@@ -4,27 +4,24 @@
 //! [`Rows::feed`](crate::merge::Rows) tells how far the partition is read. An entry is done when its rows, or its dead
 //! letter, are durable; the durable offset moves over the entries that are done at the front.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    mem,
-    ops::Range,
-    sync::Arc,
-};
+mod write;
+
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{
     Awaited, Class, Config, Context, Effect, Fact, Generation, Offset, Partition, PartitionGauges, Record,
-    WriteOutcome,
     batch::Batch,
+    entry::{Entry, Stage, bytes_of, letter, read},
     track::{Sessions, Standing},
 };
 use crate::{
-    bridge::{OutgoingRecord, ProduceOutcome},
-    dead_letter::{Letter, Source, dead_letter},
-    event::{Event, Poison, Topic, decode, kafka_topic},
-    merge::{Feed, Rows},
+    bridge::ProduceOutcome,
+    event::Event,
+    merge::Feed,
     sabotage::{Bug, planted},
     time::{Mono, Wall},
 };
+use write::Write;
 
 /// Names an entry; counts the records that were taken.
 pub(super) type Serial = u64;
@@ -52,33 +49,6 @@ pub(super) struct PartitionState {
     quarantining: usize,
     paused: bool,
     draining: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    record: Record,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Batched(Class),
-    Quarantining { reason: &'static str, detail: String, failures: u32 },
-    Done,
-}
-
-#[derive(Debug)]
-enum Write {
-    Idle,
-    InFlight(Job),
-    Waiting { until: Mono, job: Job },
-}
-
-#[derive(Debug)]
-struct Job {
-    range: Range<Serial>,
-    rows: Arc<Rows>,
-    failures: u32,
 }
 
 impl PartitionState {
@@ -151,21 +121,6 @@ impl PartitionState {
         self.start_write(context);
     }
 
-    pub(super) fn written(&mut self, outcome: WriteOutcome, context: &mut Context<'_>) {
-        let Write::InFlight(job) = mem::replace(&mut self.write, Write::Idle) else {
-            unreachable!("a write that is awaited is in flight")
-        };
-        match outcome {
-            WriteOutcome::Committed => {
-                self.reflect(&job.range, context);
-                self.settle(context);
-            }
-            WriteOutcome::Aborted { .. } | WriteOutcome::Ambiguous { .. } => self.wait(job, context),
-            WriteOutcome::Refused { reason } => self.refused(job, reason, context),
-        }
-        self.start_write(context);
-    }
-
     pub(super) fn quarantined(&mut self, serial: Serial, outcome: ProduceOutcome, context: &mut Context<'_>) {
         let index = self.index(serial);
         let entry = &mut self.entries[index];
@@ -206,14 +161,7 @@ impl PartitionState {
             context.fact(Fact::RetriedQuarantine(self.number));
             self.send_letter(serial, context);
         }
-        match mem::replace(&mut self.write, Write::Idle) {
-            Write::Waiting { until, job } if until <= now => {
-                context.fact(Fact::RetriedWrite(self.number));
-                self.send_write(job, context);
-            }
-            write => self.write = write,
-        }
-        self.start_write(context);
+        self.retry_write(context);
     }
 
     pub(super) fn deadline(&self, config: &Config) -> Option<Mono> {
@@ -259,82 +207,6 @@ impl PartitionState {
         self.entries.push_back(Entry { record, stage });
     }
 
-    /// Starts the next write if none is under way and a batch is full, old enough, or to be drained.
-    fn start_write(&mut self, context: &mut Context<'_>) {
-        if !matches!(self.write, Write::Idle) {
-            return;
-        }
-        let draining = self.draining;
-        let is_due = |open: &mut Batch| draining || context.now.mono >= open.opened + context.config.batch_wait;
-        let Some(batch) = self.closed.pop_front().or_else(|| self.open.take_if(is_due)) else { return };
-        context.fact(Fact::Buffered(self.number, self.entries.len()));
-        let (range, rows) = batch.into_rows();
-        self.send_write(Job { range, rows: Arc::new(rows), failures: 0 }, context);
-    }
-
-    fn send_write(&mut self, job: Job, context: &mut Context<'_>) {
-        let id = context.await_answer(Awaited::Write(self.number));
-        context.effects.push(Effect::Write(id, self.number, job.rows.clone()));
-        self.write = Write::InFlight(job);
-    }
-
-    fn wait(&mut self, job: Job, context: &mut Context<'_>) {
-        let until = context.retry_at(job.failures);
-        self.write = Write::Waiting { until, job: Job { failures: job.failures.saturating_add(1), ..job } };
-    }
-
-    fn reflect(&mut self, range: &Range<Serial>, context: &mut Context<'_>) {
-        for serial in range.start.max(self.first)..range.end {
-            let index = self.index(serial);
-            let Entry { record, stage } = &mut self.entries[index];
-            if let Stage::Batched(class) = *stage {
-                *stage = Stage::Done;
-                let (partition, offset, received) = (self.number, record.offset, record.timestamp);
-                context.fact(Fact::Reflected { partition, offset, class, received });
-            }
-        }
-    }
-
-    /// Halves what the store refused until the one record is found, and quarantines it.
-    fn refused(&mut self, job: Job, reason: String, context: &mut Context<'_>) {
-        let batched = |serial: &Serial| matches!(self.entries[self.index(*serial)].stage, Stage::Batched(_));
-        let suspects: Vec<Serial> = (job.range.start.max(self.first)..job.range.end).filter(batched).collect();
-        match *suspects.as_slice() {
-            // Nothing but the feed: no record is to blame, the store itself is wrong.
-            [] => self.wait(job, context),
-            [bad] => {
-                // With no later batch to carry it, the feed is written alone.
-                if self.closed.is_empty() && self.open.is_none() {
-                    self.closed.extend(self.rebuild(bad + 1..job.range.end, &job, context));
-                }
-                self.quarantine(bad, "store", reason, context);
-            }
-            [first, .., _] => {
-                let middle = suspects[suspects.len() / 2];
-                for half in [middle..job.range.end, first..middle] {
-                    if let Some(batch) = self.rebuild(half, &job, context) {
-                        self.closed.push_front(batch);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The batch of some of a job's records. Decoding again is rare, and cheaper than keeping every event.
-    fn rebuild(&self, range: Range<Serial>, job: &Job, context: &Context<'_>) -> Option<Batch> {
-        let feed = job.rows.feed?;
-        let mut batch = Batch::new(range.start, context.now.mono, feed);
-        for serial in range {
-            let Entry { record, stage } = &self.entries[self.index(serial)];
-            let event = match stage {
-                Stage::Batched(_) => read(record).ok().flatten(),
-                Stage::Quarantining { .. } | Stage::Done => None,
-            };
-            batch.push(record.offset, record.timestamp, bytes_of(record), event.as_ref());
-        }
-        Some(batch)
-    }
-
     fn quarantine(&mut self, serial: Serial, reason: &'static str, detail: String, context: &mut Context<'_>) {
         let index = self.index(serial);
         self.entries[index].stage = Stage::Quarantining { reason, detail, failures: 0 };
@@ -377,24 +249,4 @@ impl PartitionState {
     fn index(&self, serial: Serial) -> usize {
         usize::try_from(serial - self.first).expect("the buffer fits into memory")
     }
-}
-
-/// What a record says; `None` for a replay of a retained message, which only `status` may be.
-fn read(record: &Record) -> Result<Option<Event>, Poison> {
-    let topic = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).ok_or(Poison::Key)?;
-    if record.retained && !matches!(topic.parse(), Ok(Topic::Status(_))) {
-        return Ok(None);
-    }
-    decode(topic, record.value.as_deref().unwrap_or_default()).map(Some)
-}
-
-fn letter(record: &Record, reason: &str, detail: &str) -> OutgoingRecord {
-    let source = Source::Record { topic: kafka_topic::EVENTS, partition: record.partition, offset: record.offset };
-    let key = record.key.clone().unwrap_or_default();
-    let value = record.value.clone().unwrap_or_default();
-    dead_letter(source, &Letter { reason, detail, key: &key, value: &value, received: record.timestamp })
-}
-
-fn bytes_of(record: &Record) -> usize {
-    record.key.as_ref().map_or(0, |key| key.len()) + record.value.as_ref().map_or(0, |value| value.len())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 use super::*;
 
@@ -327,8 +327,12 @@ fn device_in(record: &Record) -> Device {
     }
 }
 
+fn fixed_seed() -> ProptestConfig {
+    ProptestConfig { cases: 512, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(fixed_seed())]
 
     #[test]
     fn whatever_happens_only_what_is_durable_is_committed_each_record_ends_once_and_all_comes_to_rest(
