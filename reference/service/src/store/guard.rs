@@ -7,7 +7,7 @@ use dmp_core::sabotage::{Bug, planted};
 /// What stands in the statements on `device` and `device_attribute` of both stores: only a newer version replaces.
 const NEWER: &str = "(excluded.epoch, excluded.session, excluded.seq) > (t.epoch, t.session, t.seq)";
 
-/// What keeps out of a write the rows that it would not replace, where that is cheaper.
+/// What keeps out of a write the rows that it would not replace: false for all of them without the guard.
 const ALREADY_THERE: &str = "(o.epoch, o.session, o.seq) >= (u.epoch, u.session, u.seq)";
 
 /// The statement as it is to be run.

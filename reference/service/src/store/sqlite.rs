@@ -107,7 +107,7 @@ impl Store for SqliteStore {
     }
 
     async fn records(&self) -> Result<BTreeMap<Device, Record>, StoreError> {
-        self.on(&self.whole, |connection| read::records(connection)).await
+        self.on(&self.whole, read::records).await
     }
 
     async fn records_of(&self, devices: &[Device]) -> Result<BTreeMap<Device, Record>, StoreError> {
@@ -116,10 +116,10 @@ impl Store for SqliteStore {
     }
 
     async fn feeds(&self) -> Result<Vec<Feed>, StoreError> {
-        self.on(&self.quick, |connection| read::feeds(connection)).await
+        self.on(&self.quick, read::feeds).await
     }
 
     async fn presence(&self) -> Result<BTreeMap<Rae, Presence>, StoreError> {
-        self.on(&self.quick, |connection| read::presence(connection)).await
+        self.on(&self.quick, read::presence).await
     }
 }

@@ -37,7 +37,7 @@ pub enum Synchronous {
 #[derive(Clone)]
 pub struct ServerUrl {
     /// What tokio-postgres takes, less TLS.
-    pub(super) config: tokio_postgres::Config,
+    pub(super) config: Box<tokio_postgres::Config>,
     /// Whether and how the connection is encrypted.
     pub tls: Tls,
 }
@@ -172,10 +172,11 @@ fn server(text: &str) -> Result<ServerUrl, StoreUrlError> {
         }
     };
     let rest = if others.is_empty() { base.to_owned() } else { format!("{base}?{}", others.join("&")) };
-    let mut config: tokio_postgres::Config = rest.parse().map_err(|error: tokio_postgres::Error| {
+    let config = rest.parse().map_err(|error: tokio_postgres::Error| {
         let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         StoreUrlError::Server(cause)
     })?;
+    let mut config: Box<tokio_postgres::Config> = Box::new(config);
     config.ssl_mode(match tls {
         Tls::Never => tokio_postgres::config::SslMode::Disable,
         Tls::Offered(_) => tokio_postgres::config::SslMode::Prefer,

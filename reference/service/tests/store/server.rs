@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dmp_service::store::{Access, Database, Store, StoreError};
+use dmp_service::store::{Access, Database, StoreError};
 use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{

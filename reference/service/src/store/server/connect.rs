@@ -33,7 +33,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(10);
 const SESSION: &str = "-c statement_timeout=15000 -c idle_in_transaction_session_timeout=10000";
 
 pub(super) fn pool(url: &ServerUrl) -> Result<Pool, StoreError> {
-    let mut config = url.config.clone();
+    let mut config = (*url.config).clone();
     // What the URL sets comes last, and wins.
     let options = [SESSION, config.get_options().unwrap_or_default()].join(" ");
     config
