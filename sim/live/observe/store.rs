@@ -57,11 +57,10 @@ pub(in crate::live) struct StoreReader<S> {
 }
 
 impl<S: Store> StoreReader<S> {
-    /// Starts reading, until the task is dropped with the runtime.
-    pub(in crate::live) fn start(self) -> ReadNow {
+    /// The reading, to be run until it is dropped, and how to ask for a read.
+    pub(in crate::live) fn start(self) -> (ReadNow, impl Future<Output = ()>) {
         let (asked, requests) = mpsc::channel(8);
-        tokio::spawn(self.run(requests));
-        ReadNow(asked)
+        (ReadNow(asked), self.run(requests))
     }
 
     async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {

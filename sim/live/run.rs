@@ -1,0 +1,342 @@
+//! A run on the live driver: warm-up, load and faults, heal, settle, verify, and verify again a snapshot period later.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use dmp_service::{
+    kafka::inspect::Inspector,
+    mqtt::Dialer,
+    store::{Access, Database},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use super::{
+    clock::RunClock,
+    embedded::Embedded,
+    faults::Breaker,
+    fleet::Fleet,
+    journal::Journal,
+    judge::{Judge, Standing},
+    observe::{gauges, log, offsets, sample, store::{ReadNow, StoreReader}},
+    process::Processes,
+    proxy::{Observed, Wire},
+};
+use crate::{
+    check::{self, Observable},
+    faults::{Edge, Timeline},
+    fleet::{SNAPSHOT_JITTER_PERMILLE, plan::Plan},
+    history::{PayloadHash, Process, Stage, What},
+    run::{Environment, Progress, RunError, RunOptions, RunOutcome, Sabotage},
+    scenario::{HEAL, Part, Scenario},
+};
+
+/// Time for the fleet to be connected and shown whole, beyond what connecting takes by its pace.
+const WARM_UP_WITHIN: Duration = Duration::from_secs(60);
+
+/// Time between two tellings of progress.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs `scenario` on the embedded target; `watcher` is told how far it is.
+///
+/// # Errors
+/// [`RunError`] where the run could not be carried out at all; nothing is left running then. A run that was carried out
+/// has a verdict.
+pub async fn run(
+    scenario: Scenario,
+    options: RunOptions,
+    mut watcher: impl FnMut(&Progress),
+) -> Result<RunOutcome, RunError> {
+    let interrupted = dmp_service::program::signals().map_err(|error| RunError::Harness(error.into()))?;
+    let running = Run::start(scenario, options);
+    let whole = async {
+        let run = running.await?;
+        let (standing, expected, clock) = (run.judge.standing(), run.expected(), run.clock.clone());
+        let mut ticks = tokio::time::interval(TELL_EVERY);
+        let mut carried_out = std::pin::pin!(run.carry_out());
+        loop {
+            tokio::select! {
+                outcome = &mut carried_out => return outcome,
+                _ = ticks.tick() => watcher(&progress(&standing.borrow(), clock.at(), expected)),
+            }
+        }
+    };
+    tokio::select! {
+        outcome = whole => outcome,
+        () = interrupted => Err(RunError::Interrupted),
+    }
+}
+
+/// A run whose parts have been started.
+struct Run {
+    scenario: Arc<Scenario>,
+    options: RunOptions,
+    began: dmp_core::time::Wall,
+    plan: Arc<Plan>,
+    clock: Arc<RunClock>,
+    journal: Journal,
+    judge: Judge,
+    target: Embedded,
+    processes: Processes,
+    dialer: Arc<Dialer>,
+    read_now: ReadNow,
+    /// Readers that run until the end.
+    observers: JoinSet<()>,
+    tails: Vec<dmp_service::kafka::inspect::Tail>,
+}
+
+impl Run {
+    async fn start(scenario: Scenario, options: RunOptions) -> Result<Run, RunError> {
+        let logs = options.out.join("logs");
+        std::fs::create_dir_all(&logs).map_err(|source| RunError::Output { path: logs.clone(), source })?;
+        Run::started(scenario, options, &logs).await.map_err(RunError::Target)
+    }
+
+    async fn started(scenario: Scenario, options: RunOptions, logs: &std::path::Path) -> anyhow::Result<Run> {
+        let (scenario, clock) = (Arc::new(scenario), Arc::new(RunClock::start()));
+        let plan = Arc::new(Plan::new(&scenario));
+        let (journal, entries) = Journal::new(clock.clone());
+        let judge = Judge::start(scenario.clone(), plan.clone(), Observable::live(&scenario), entries)?;
+        journal.enter(What::Phase { name: "warm-up".into(), stage: Stage::WarmUp }).await;
+        let (target, observed) = Embedded::start(&scenario, &options.binary).await?;
+        let mut processes =
+            Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone());
+        for process in all_processes(&scenario) {
+            processes.start(process, &target.child(process, &scenario)).await?;
+        }
+        let kafka = target.kafka();
+        let url = target.store_url().parse().context("parsing the store's URL")?;
+        let store = Arc::new(Database::open(&url, Access::Read).await.context("opening the store for reading")?);
+        let inspector = Inspector::new(&kafka, &group(&target, &scenario))?;
+        let (tails, entered) = log::start(&kafka, journal.clone()).await?;
+        let mut observers = JoinSet::new();
+        observers.spawn(wire(observed, journal.clone()));
+        observers.spawn(offsets::watch(inspector.clone(), store.clone(), journal.clone()));
+        let sampled = sample::choose(&plan, scenario.seed);
+        observers.spawn(sample::watch(sampled, plan.clone(), store.clone(), journal.clone()));
+        let reader = StoreReader { store, inspector, entered, clock: clock.clone(), journal: journal.clone() };
+        let (read_now, reading) = reader.start();
+        observers.spawn(reading);
+        let dialer = Arc::new(target.dialer()?);
+        Ok(Run {
+            scenario, options, began: super::clock::wall(), plan, clock, journal, judge, target, processes, dialer, read_now, observers, tails,
+        })
+    }
+
+    /// When the run ends at the latest, about.
+    fn expected(&self) -> Duration {
+        let connecting = Duration::from_secs_f64(f64::from(self.scenario.fleet.raes) / f64::from(self.scenario.fleet.connects_per_s));
+        connecting + Duration::from_secs(3) + self.scenario.load() + HEAL + again(&self.scenario) + Duration::from_secs(3)
+    }
+
+    async fn carry_out(mut self) -> Result<RunOutcome, RunError> {
+        let ended = self.drive().await;
+        let took = self.clock.at();
+        let Run { scenario, options, began, judge, target, mut processes, journal, mut observers, tails, read_now, .. } = self;
+        // In this order: sources end before their journal does, and the judge ends with the last journal.
+        let stopped = processes.stop().await;
+        drop((read_now, processes));
+        observers.shutdown().await;
+        drop((tails, target, journal));
+        ended.and(stopped).map_err(RunError::Harness)?;
+        let (checks, figures) = judge.finish().await.map_err(RunError::Harness)?;
+        Ok(RunOutcome {
+            verdict: check::verdict::verdict(&checks),
+            checks,
+            figures,
+            scenario: Arc::unwrap_or_clone(scenario),
+            target: "embedded".to_owned(),
+            began_at: began.to_string(),
+            took_s: took.as_secs_f64(),
+            sabotage: options.sabotage.map(|name| Sabotage { name, hits: None }),
+            environment: environment(),
+            reproduce: options.reproduce,
+        })
+    }
+
+    async fn drive(&mut self) -> anyhow::Result<()> {
+        let fleet = Fleet::start(
+            self.scenario.clone(),
+            self.plan.clone(),
+            self.clock.clone(),
+            self.journal.clone(),
+            self.dialer.clone(),
+        )
+        .await;
+        let mut standing = self.judge.standing();
+        if !self.gauging(converged(&mut standing, WARM_UP_WITHIN)).await {
+            let behind = standing.borrow().checks.behind;
+            let why = format!("{behind} devices were not shown within {WARM_UP_WITHIN:?} of warm-up, before any fault");
+            self.journal.enter(What::Broken(why.into())).await;
+        }
+        fleet.begin_load();
+        self.load(&fleet).await?;
+        self.enter_phase("settle", Stage::Settle).await;
+        let bound = check::bound(&self.scenario);
+        let _checked_later = self.gauging(converged(&mut standing, bound)).await;
+        self.verify("verify", Stage::Verify).await?;
+        let period = again(&self.scenario);
+        self.gauging(tokio::time::sleep(period)).await;
+        self.verify("verify again", Stage::VerifyAgain).await?;
+        fleet.stop().await
+    }
+
+    /// Phases and faults at their times, then heal.
+    async fn load(&mut self, fleet: &Fleet) -> anyhow::Result<()> {
+        let phases = (0..self.scenario.phases.len()).map(|index| (self.scenario.phase_begins(index), Step::Phase(index)));
+        let mut steps: Vec<_> = phases.collect();
+        steps.extend(Timeline::new(&self.scenario.faults).edges().map(|(at, edge)| (at, Step::Edge(edge))));
+        steps.push((self.scenario.load(), Step::Heal));
+        // Stable: at the same moment a phase begins before a fault does, and faults keep their own order.
+        steps.sort_by_key(|&(at, step)| (at, matches!(step, Step::Edge(Edge::Begin(_)))));
+        let mut breaker = Breaker::default();
+        for (at, step) in steps {
+            let instant = self.clock.instant_of_load(at).context("the load has begun")?;
+            self.gauging(tokio::time::sleep_until(instant.into())).await;
+            match step {
+                Step::Phase(index) => {
+                    let name = self.scenario.phases[index].name.clone();
+                    self.enter_phase(&name, Stage::Load).await;
+                }
+                Step::Edge(edge) => self.edge(&mut breaker, edge, fleet).await?,
+                Step::Heal => self.enter_phase("heal", Stage::Heal).await,
+            }
+        }
+        self.gauging(tokio::time::sleep(HEAL)).await;
+        breaker.finish().await
+    }
+
+    async fn edge(&mut self, breaker: &mut Breaker, edge: Edge, fleet: &Fleet) -> anyhow::Result<()> {
+        let Run { scenario, plan, journal, processes, target, dialer, read_now, .. } = self;
+        let world = super::faults::World { scenario, plan, journal, processes, target, dialer, read_now, fleet };
+        match edge {
+            Edge::Begin(fault) => {
+                journal.enter(What::FaultBegan(fault)).await;
+                breaker.begin(fault, world).await
+            }
+            Edge::End(fault) => {
+                breaker.end(fault, world).await?;
+                journal.enter(What::FaultEnded(fault)).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn verify(&mut self, name: &str, stage: Stage) -> anyhow::Result<()> {
+        self.enter_phase(name, stage).await;
+        // Read twice: the first read may have begun before the phase did.
+        self.read_now.read().await.context("reading the store for the verdict")?;
+        self.read_now.read().await.context("reading the store for the verdict")
+    }
+
+    async fn enter_phase(&self, name: &str, stage: Stage) {
+        self.journal.enter(What::Phase { name: name.into(), stage }).await;
+    }
+
+    /// Awaits `waiting`, and reads the gauges of all processes every second meanwhile.
+    async fn gauging<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let running = self.processes.running();
+        let journal = &self.journal;
+        let gauging = async {
+            let mut ticks = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                ticks.tick().await;
+                for (process, pid, http) in &running {
+                    // A paused process does not answer; one that has gone is told by its watcher.
+                    if let Ok(gauges) = gauges::read(*pid, *http).await {
+                        journal.enter(What::Gauges(*process, gauges)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            done = waiting => done,
+            () = gauging => unreachable!("gauging goes on until it is dropped"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Phase(usize),
+    Edge(Edge),
+    Heal,
+}
+
+/// Waits until every device's rows equal the device; `false` if that takes longer than `within`.
+async fn converged(standing: &mut watch::Receiver<Standing>, within: Duration) -> bool {
+    let there = standing.wait_for(|standing| standing.checks.converged);
+    tokio::time::timeout(within, there).await.is_ok_and(|seen| seen.is_ok())
+}
+
+/// A snapshot period with its jitter: between the two verdicts.
+fn again(scenario: &Scenario) -> Duration {
+    scenario.fleet.snapshot_every * (1000 + u32::from(SNAPSHOT_JITTER_PERMILLE)) / 1000
+}
+
+fn all_processes(scenario: &Scenario) -> Vec<Process> {
+    let of = |part, count| (0..count).map(move |index| Process { part, index });
+    of(Part::Registry, scenario.pipeline.registries).chain(of(Part::Bridge, scenario.pipeline.bridges)).collect()
+}
+
+fn group(target: &Embedded, scenario: &Scenario) -> String {
+    match target.child(Process { part: Part::Registry, index: 0 }, scenario) {
+        super::child::ChildConfig::Registry(config) => config.group,
+        super::child::ChildConfig::Bridge(config) => config.id,
+    }
+}
+
+/// Enters what passes between broker and bridges.
+async fn wire(mut observed: mpsc::Receiver<Observed>, journal: Journal) {
+    while let Some(seen) = observed.recv().await {
+        let what = match seen.what {
+            Wire::BridgeReceived(message) => What::Delivered {
+                topic: message.topic.clone(),
+                payload: PayloadHash::of(&message.payload),
+                dup: message.dup,
+                retain: message.retain,
+            },
+            Wire::BridgeAcknowledged(message) => What::BridgeAcknowledged {
+                topic: message.topic.clone(),
+                payload: PayloadHash::of(&message.payload),
+                retain: message.retain,
+            },
+            Wire::Unreadable { reason, .. } => {
+                What::Broken(format!("the wire between broker and bridge cannot be read: {reason}").into())
+            }
+            Wire::Opened { .. } | Wire::StrayAcknowledgement(_) | Wire::Closed => continue,
+        };
+        journal.enter(what).await;
+    }
+}
+
+fn progress(standing: &Standing, elapsed: Duration, expected: Duration) -> Progress {
+    let Standing { checks, figures } = standing;
+    Progress {
+        phase: figures.phase.clone(),
+        stage: figures.stage,
+        elapsed,
+        expected,
+        published_per_s: figures.published_per_s,
+        reflected_per_s: figures.reflected_per_s,
+        lag: figures.lag,
+        devices_behind: checks.behind,
+        devices: checks.devices,
+        faults: figures.faults.clone(),
+    }
+}
+
+fn environment() -> Environment {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0);
+    Environment {
+        fleetproof: env!("CARGO_PKG_VERSION").to_owned(),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        memory_bytes: kib * 1024,
+        optimized: !cfg!(debug_assertions),
+    }
+}
