@@ -1,4 +1,24 @@
 //! The live driver: real sockets, real brokers, a real database.
+//!
+//! [`run`] carries a scenario out on the embedded target; [`up`] starts the target alone, for anybody's clients.
 
+mod child;
+mod clock;
+mod copies;
 pub mod embedded;
+mod faults;
+mod faulty_store;
+mod fleet;
+mod journal;
+// mod judge;
+mod observe;
+mod poisoner;
+mod process;
 pub mod proxy;
+mod rae;
+// mod run;
+mod up;
+
+pub use child::{child_process, janitor};
+// pub use run::run;
+pub use up::up;

@@ -48,8 +48,12 @@ pub(super) struct Embedded {
 
 impl Embedded {
     /// Starts brokers and proxy. Bridge and registry are not started yet.
-    pub(super) async fn start(scenario: &Scenario, binary: &Path) -> anyhow::Result<(Embedded, mpsc::Receiver<Observed>)> {
-        let directory = tempfile::Builder::new().prefix("fleetproof-").tempdir().context("making a temporary directory")?;
+    pub(super) async fn start(
+        scenario: &Scenario,
+        binary: &Path,
+    ) -> anyhow::Result<(Embedded, mpsc::Receiver<Observed>)> {
+        let directory =
+            tempfile::Builder::new().prefix("fleetproof-").tempdir().context("making a temporary directory")?;
         let janitor = janitor(binary, directory.path())?;
         let log = directory.path().join("kafka");
         std::fs::create_dir(&log).with_context(|| format!("making {}", log.display()))?;
@@ -106,6 +110,11 @@ impl Embedded {
             Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, scenario)),
             Part::Registry => ChildConfig::Registry(self.registry(scenario)),
         }
+    }
+
+    /// The consumer group of the registries.
+    pub(super) fn group(&self, scenario: &Scenario) -> String {
+        self.registry(scenario).group
     }
 
     fn bridge(&self, index: u8, scenario: &Scenario) -> bridge::Config {

@@ -6,15 +6,8 @@ use dmp_service::mqtt::Dialer;
 use tokio::task::JoinSet;
 
 use super::{
-    child::ChildOrder,
-    embedded::Embedded,
-    fleet::Fleet,
-    journal::Journal,
-    observe::store::ReadNow,
-    poisoner::Poisoner,
-    process::Processes,
-    proxy::Pace,
-    rae::Order,
+    child::ChildOrder, embedded::Embedded, fleet::Fleet, journal::Journal, observe::store::ReadNow, poisoner::Poisoner,
+    process::Processes, proxy::Pace, rae::Order,
 };
 use crate::{
     fleet::plan::Plan,

@@ -40,7 +40,10 @@ impl Poisoner {
         let connection = ConnectionId(1);
         let client_id = format!("fleetproof-poison-{}", self.fault).into();
         let keep_alive = Duration::from_secs(60);
-        client.connect(connection, ConnectOptions { client_id, clean_session: true, keep_alive, will: None, credentials: None });
+        client.connect(
+            connection,
+            ConnectOptions { client_id, clean_session: true, keep_alive, will: None, credentials: None },
+        );
         expect(&mut client, |incoming| matches!(incoming, Incoming::Connected { .. })).await?;
         let mut rng = stream(self.seed, "poisoned raes", self.fault as u64);
         let began = tokio::time::Instant::now();
@@ -55,10 +58,15 @@ impl Poisoner {
             let poison = poison(self.seed, self.fault, number, self.kind, rae, clock::wall());
             let packet = PacketId(1 + (number % 60_000) as u16);
             let (topic, payload) = (Arc::<str>::from(poison.topic), PayloadHash::of(&poison.payload));
-            let message =
-                Publication { topic: topic.clone(), payload: poison.payload.into(), qos: Qos::AtLeastOnce, retain: false };
+            let message = Publication {
+                topic: topic.clone(),
+                payload: poison.payload.into(),
+                qos: Qos::AtLeastOnce,
+                retain: false,
+            };
             client.publish(connection, Some(packet), false, &message);
-            expect(&mut client, |incoming| matches!(incoming, Incoming::Acknowledged(acked) if *acked == packet)).await?;
+            expect(&mut client, |incoming| matches!(incoming, Incoming::Acknowledged(acked) if *acked == packet))
+                .await?;
             self.journal.enter(What::PoisonSent { topic, payload }).await;
         }
         client.disconnect(connection);

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     history::{Process, What},
-    scenario::Part,
+    scenario::{Part, Scenario},
 };
 
 /// Longest wait for a child to say that it is ready.
@@ -153,20 +153,27 @@ impl Processes {
 
     fn spawn(&self, name: &str, config: &Path) -> anyhow::Result<Child> {
         let log = self.logs.join(format!("{name}.log"));
-        let log = std::fs::File::options().create(true).append(true).open(&log).with_context(|| format!("opening {}", log.display()))?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("opening {}", log.display()))?;
         let mut command = Command::new(&self.binary);
         command.arg("child-process").arg(config);
         if let Some(bug) = &self.sabotage {
             command.args(["--sabotage", bug]);
         }
         // A group of its own: Ctrl-C is for the parent, which then ends its children itself.
-        let child = command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let child =
+            command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         Ok(child.spawn()?)
     }
 
     fn signal(&self, process: Process, signal: Signal) -> anyhow::Result<()> {
         match self.running.get(&process) {
-            Some(running) => kill(running.pid, signal).with_context(|| format!("sending {signal} to {}", name(process))),
+            Some(running) => {
+                kill(running.pid, signal).with_context(|| format!("sending {signal} to {}", name(process)))
+            }
             None => Ok(()),
         }
     }
@@ -176,6 +183,12 @@ impl Processes {
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
     }
+}
+
+/// The processes of a scenario: registries first, so that bridges find their topics consumed.
+pub(super) fn all_processes(scenario: &Scenario) -> Vec<Process> {
+    let of = |part, count| (0..count).map(move |index| Process { part, index });
+    of(Part::Registry, scenario.pipeline.registries).chain(of(Part::Bridge, scenario.pipeline.bridges)).collect()
 }
 
 /// `bridge-0`.

@@ -21,16 +21,16 @@ use super::{
     journal::Journal,
     judge::{Judge, Standing},
     observe::{gauges, log, offsets, sample, store::{ReadNow, StoreReader}},
-    process::Processes,
+    process::{Processes, all_processes},
     proxy::{Observed, Wire},
 };
 use crate::{
     check::{self, Observable},
     faults::{Edge, Timeline},
     fleet::{SNAPSHOT_JITTER_PERMILLE, plan::Plan},
-    history::{PayloadHash, Process, Stage, What},
+    history::{PayloadHash, Stage, What},
     run::{Environment, Progress, RunError, RunOptions, RunOutcome, Sabotage},
-    scenario::{HEAL, Part, Scenario},
+    scenario::{HEAL, Scenario},
 };
 
 /// Time for the fleet to be connected and shown whole, beyond what connecting takes by its pace.
@@ -109,7 +109,7 @@ impl Run {
         let kafka = target.kafka();
         let url = target.store_url().parse().context("parsing the store's URL")?;
         let store = Arc::new(Database::open(&url, Access::Read).await.context("opening the store for reading")?);
-        let inspector = Inspector::new(&kafka, &group(&target, &scenario))?;
+        let inspector = Inspector::new(&kafka, &target.group(&scenario))?;
         let (tails, entered) = log::start(&kafka, journal.clone()).await?;
         let mut observers = JoinSet::new();
         observers.spawn(wire(observed, journal.clone()));
@@ -274,18 +274,6 @@ async fn converged(standing: &mut watch::Receiver<Standing>, within: Duration) -
 /// A snapshot period with its jitter: between the two verdicts.
 fn again(scenario: &Scenario) -> Duration {
     scenario.fleet.snapshot_every * (1000 + u32::from(SNAPSHOT_JITTER_PERMILLE)) / 1000
-}
-
-fn all_processes(scenario: &Scenario) -> Vec<Process> {
-    let of = |part, count| (0..count).map(move |index| Process { part, index });
-    of(Part::Registry, scenario.pipeline.registries).chain(of(Part::Bridge, scenario.pipeline.bridges)).collect()
-}
-
-fn group(target: &Embedded, scenario: &Scenario) -> String {
-    match target.child(Process { part: Part::Registry, index: 0 }, scenario) {
-        super::child::ChildConfig::Registry(config) => config.group,
-        super::child::ChildConfig::Bridge(config) => config.id,
-    }
 }
 
 /// Enters what passes between broker and bridges.

@@ -33,7 +33,12 @@ pub(in crate::live) fn choose(plan: &Plan, seed: u64) -> Vec<DeviceIndex> {
 }
 
 /// Reads the sample until it is dropped.
-pub(in crate::live) async fn watch(sample: Vec<DeviceIndex>, plan: Arc<Plan>, store: Arc<impl Store>, journal: Journal) {
+pub(in crate::live) async fn watch(
+    sample: Vec<DeviceIndex>,
+    plan: Arc<Plan>,
+    store: Arc<impl Store>,
+    journal: Journal,
+) {
     let ids: Vec<Device> = sample.iter().map(|index| plan.devices[index.0 as usize].id).collect();
     let mut shown: BTreeMap<Device, i64> = BTreeMap::new();
     let mut ticks = tokio::time::interval(EVERY);
