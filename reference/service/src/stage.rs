@@ -6,7 +6,10 @@ use std::{any::Any, future::Future, sync::Arc, time::Duration};
 use dmp_core::agent::Backoff;
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinSet,
+};
 
 /// What a panic said.
 #[must_use]
@@ -130,7 +133,11 @@ pub(crate) async fn restart_on_panic<F>(
 {
     let mut rng = Pcg64::seed_from_u64(0);
     let mut failures = 0;
-    while let Err(broken) = tokio::spawn(attempt()).await {
+    // A set, because dropping it ends what runs in it.
+    let mut running = JoinSet::new();
+    loop {
+        running.spawn(attempt());
+        let Some(Err(broken)) = running.join_next().await else { return };
         let Ok(panic) = broken.try_into_panic() else { return };
         tracing::error!(name, failures, "stage panicked and is started again: {}", panic_text(panic.as_ref()));
         failed();

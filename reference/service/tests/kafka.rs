@@ -53,7 +53,7 @@ async fn produce(kafka: &Kafka, count: u64) -> BTreeMap<u64, (Partition, Offset)
     let answer = move |id: EffectId, outcome| answers.blocking_send((id, outcome)).expect("the test listens");
     let producer = Producer::start(kafka, "test-producer", 1_000, answer).expect("the settings are good");
     for number in 0..count {
-        producer.produce(EffectId(number), record(number));
+        producer.produce(EffectId(number), record(number)).expect("the queue has room");
     }
     let mut stored = BTreeMap::new();
     while (stored.len() as u64) < count {

@@ -12,6 +12,7 @@ use super::{
     ConfigError, Fault,
     unit::{duration, size},
 };
+use crate::mqtt;
 
 /// A password: never shown, never written.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -95,9 +96,6 @@ pub struct MqttTls {
     /// PEM file of its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// Name that the broker's certificate must hold; absent for the host of the address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<String>,
 }
 
 impl Mqtt {
@@ -111,6 +109,40 @@ impl Mqtt {
             tls: None,
             keep_alive: thirty_seconds(),
             connect_timeout: five_seconds(),
+        }
+    }
+
+    /// The client that dials this broker; reads the certificate files.
+    ///
+    /// # Errors
+    /// [`mqtt::ConnectError::TlsSettings`] where a file or the host name is of no use.
+    ///
+    /// # Panics
+    /// If the address is not `host:port`, which loading a configuration refuses.
+    pub fn dialer(&self) -> Result<mqtt::Dialer, mqtt::ConnectError> {
+        let (host, port) = split_address(&self.address).expect("the address was checked");
+        let endpoint = mqtt::Endpoint { host: host.to_owned(), port, tls: self.tls.is_some() };
+        let tls = self.tls.clone().unwrap_or_default();
+        let identity = tls.certificate.zip(tls.key);
+        let settings = mqtt::TlsSettings {
+            authorities: tls.ca,
+            identity: identity.map(|(certificate, key)| mqtt::ClientIdentity { certificate, key }),
+        };
+        Ok(mqtt::Dialer::new(endpoint, &settings)?.within(self.connect_timeout))
+    }
+
+    /// What a CONNECT of `client_id` says.
+    #[must_use]
+    pub fn options(&self, client_id: &str, clean_session: bool) -> mqtt::ConnectOptions {
+        mqtt::ConnectOptions {
+            client_id: client_id.into(),
+            clean_session,
+            keep_alive: self.keep_alive,
+            will: None,
+            credentials: self
+                .username
+                .clone()
+                .map(|user| mqtt::Credentials { user, password: self.password.reveal().map(mqtt::Secret::new) }),
         }
     }
 
@@ -341,11 +373,17 @@ pub(crate) fn check_within(key: &str, number: usize, from: usize, to: usize) -> 
 }
 
 fn check_address(key: &str, address: &str) -> Result<(), Fault> {
-    let parsed = address.trim().rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    match parsed {
+    match split_address(address.trim()) {
         Some(_) => Ok(()),
         None => Err(Fault::at(key, format!("{address:?} is not host:port"))),
     }
+}
+
+fn split_address(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    (!host.is_empty() && !host.contains('/')).then_some((host, port))
 }
 
 fn loopback() -> std::net::SocketAddr {

@@ -209,11 +209,8 @@ fn read(consumer: &BaseConsumer<LoggedConsumer>, wanted: &AtomicBool, records: &
     while wanted.load(Ordering::Relaxed) && !records.is_closed() {
         match consumer.poll(TAIL_POLL) {
             None => {}
-            Some(Ok(message)) => {
-                if records.blocking_send(tailed(&message)).is_err() {
-                    return;
-                }
-            }
+            Some(Ok(message)) if records.blocking_send(tailed(&message)).is_err() => return,
+            Some(Ok(_handed_over)) => {}
             // librdkafka heals these by itself.
             Some(Err(error)) => tracing::warn!(%error, "tailing kafka"),
         }

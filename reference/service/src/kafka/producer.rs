@@ -44,16 +44,6 @@ const REMAKE_REST: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Producer {
     records: mpsc::Sender<(EffectId, OutgoingRecord)>,
-    answer: AnswerHandle,
-}
-
-#[derive(Clone)]
-struct AnswerHandle(Answer);
-
-impl std::fmt::Debug for AnswerHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Answer")
-    }
 }
 
 impl Producer {
@@ -74,21 +64,21 @@ impl Producer {
         let native = make(&config, &answer)?;
         let (records, queued) = mpsc::channel(queue);
         let name = "kafka-producer";
-        let thread_answer = Arc::clone(&answer);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || hand_over_supervised(native, &config, &thread_answer, queued))
+            .spawn(move || hand_over_supervised(native, &config, &answer, queued))
             .map_err(|source| KafkaError::Thread { name, source })?;
-        Ok(Producer { records, answer: AnswerHandle(answer) })
+        Ok(Producer { records })
     }
 
     /// Hands over a record; never waits. Order of calls = order in the log, per partition.
     ///
-    /// With more records under way than `queue` the record is answered as failed, at once: a core's window is smaller.
-    pub fn produce(&self, id: EffectId, record: OutgoingRecord) {
-        if self.records.try_send((id, record)).is_err() {
-            (self.answer.0)(id, ProduceOutcome::Failed { reason: "the producer's queue is full or gone".to_owned() });
-        }
+    /// # Errors
+    /// The outcome at once, and none later, with more records under way than `queue`: a core's window is smaller.
+    pub fn produce(&self, id: EffectId, record: OutgoingRecord) -> Result<(), ProduceOutcome> {
+        self.records
+            .try_send((id, record))
+            .map_err(|_full| ProduceOutcome::Failed { reason: "the producer's queue is full or gone".to_owned() })
     }
 
     /// Records that wait in front of librdkafka's buffer.
