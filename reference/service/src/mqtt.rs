@@ -14,6 +14,7 @@ mod credentials;
 mod dialer;
 mod endpoint;
 mod error;
+mod oversize;
 mod packet;
 mod tls;
 

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Closed, Endpoint, Incoming, packet};
+use super::{Closed, Endpoint, Incoming, oversize::Excess, packet};
 
 /// Most bytes that wait to be sent: a full window of 20 messages of the largest payload. What exceeds it ends the
 /// connection, so that QoS 0 messages to a peer that does not read cannot fill the memory.
@@ -50,6 +50,7 @@ pub(super) struct Connection {
     endpoint: Endpoint,
     stream: Stream,
     received: BytesMut,
+    excess: Excess,
     outgoing: BytesMut,
     /// Set while the stream may hold bytes back (TLS records).
     unflushed: bool,
@@ -76,6 +77,7 @@ impl Connection {
             endpoint,
             stream,
             received,
+            excess: Excess::default(),
             outgoing: BytesMut::new(),
             unflushed: false,
             subscribing: Vec::new(),
@@ -178,7 +180,11 @@ impl Connection {
 
     fn decode(&mut self) -> Result<Option<Incoming>, Closed> {
         while !self.paused {
-            let Some(packet) = packet::decode(&mut self.received).map_err(|what| self.protocol(what))? else { break };
+            let Some(packet) =
+                packet::decode(&mut self.received, &mut self.excess).map_err(|what| self.protocol(what))?
+            else {
+                break;
+            };
             match packet {
                 Packet::Publish(publish) => {
                     let message = packet::message(publish).map_err(|what| self.protocol(what))?;

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::{
     ConnectError, Credentials, Endpoint, TlsError, TlsSettings,
     connection::{Connection, Stream},
+    oversize::Excess,
     packet,
 };
 
@@ -58,8 +59,9 @@ impl Dialer {
     pub fn new(endpoint: Endpoint, tls: &TlsSettings) -> Result<Dialer, ConnectError> {
         let tls = if endpoint.tls {
             let of = |error| ConnectError::TlsSettings { endpoint: endpoint.clone(), source: Box::new(error) };
-            let name = ServerName::try_from(endpoint.host.clone());
-            let name = name.map_err(|_| of(TlsError::ServerName { host: endpoint.host.clone() }))?;
+            let name = tls.server_name.as_ref().unwrap_or(&endpoint.host);
+            let name =
+                ServerName::try_from(name.clone()).map_err(|_| of(TlsError::ServerName { name: name.clone() }))?;
             Some((TlsConnector::from(tls.load().map_err(of)?), name))
         } else {
             None
@@ -139,7 +141,7 @@ impl Dialer {
         stream.flush().await.map_err(|error| self.broken(error))?;
         let protocol = |what| ConnectError::Protocol { endpoint: self.endpoint.clone(), what };
         loop {
-            match packet::decode(received).map_err(protocol)? {
+            match packet::decode(received, &mut Excess::default()).map_err(protocol)? {
                 Some(Packet::ConnAck(answer)) => return Ok(answer),
                 Some(other) => return Err(protocol(format!("a packet other than CONNACK came first: {other:?}"))),
                 None => {}

@@ -124,7 +124,7 @@ pub enum Closed {
         /// The bound.
         within: Duration,
     },
-    /// A packet that breaks MQTT 3.1.1, or is larger than is taken.
+    /// A packet that breaks MQTT 3.1.1.
     #[error("MQTT broker {endpoint} broke the protocol: {what}")]
     Protocol {
         /// Where.

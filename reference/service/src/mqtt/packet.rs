@@ -15,10 +15,10 @@ use rumqttc::mqttbytes::{
     v4::{Connect, LastWill, Login, Packet, PubAck, Publish, Subscribe, SubscribeFilter, SubscribeReasonCode},
 };
 
-use super::{Closed, ConnectOptions};
+use super::{Closed, ConnectOptions, oversize::Excess};
 
-/// Largest packet that is sent or taken: four times the payload limit, so that a payload above the limit arrives where
-/// it is refused by name and put aside, instead of breaking the connection again at each redelivery.
+/// Largest packet that is sent, or taken whole: four times the payload limit, so that a payload above the limit arrives
+/// where it is refused by name. Of a larger message the beginning arrives, more than the payload limit allows.
 pub const MAX_PACKET_BYTES: usize = 4 * dmp_core::event::MAX_PAYLOAD_BYTES;
 
 /// Longest string or binary field (MQTT 3.1.1, section 1.5.3).
@@ -42,14 +42,13 @@ pub enum Incoming {
     Closed(Closed),
 }
 
-/// Takes the next complete packet out of `buffer`; `None` if it is not complete yet.
-pub(super) fn decode(buffer: &mut BytesMut) -> Result<Option<Packet>, String> {
+/// Takes the next packet out of `buffer`, cut if it is too large; `None` if it is not complete yet.
+pub(super) fn decode(buffer: &mut BytesMut, excess: &mut Excess) -> Result<Option<Packet>, String> {
+    excess.discard(buffer);
     match Packet::read(buffer, MAX_PACKET_BYTES) {
         Ok(packet) => Ok(Some(packet)),
         Err(mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
-        Err(mqttbytes::Error::PayloadSizeLimitExceeded(bytes)) => {
-            Err(format!("a packet of {bytes} bytes; {MAX_PACKET_BYTES} are taken"))
-        }
+        Err(mqttbytes::Error::PayloadSizeLimitExceeded(_)) => Ok(excess.cut(buffer)?.map(Packet::Publish)),
         Err(error) => Err(format!("a packet that cannot be read ({error})")),
     }
 }

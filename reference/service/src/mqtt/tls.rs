@@ -17,6 +17,8 @@ pub struct TlsSettings {
     pub authorities: Option<PathBuf>,
     /// Certificate to show to the broker.
     pub identity: Option<ClientIdentity>,
+    /// Name that the broker's certificate must hold instead of the endpoint's host.
+    pub server_name: Option<String>,
 }
 
 /// A client certificate and its key.
@@ -59,11 +61,11 @@ pub enum TlsError {
         /// What went wrong.
         source: rustls::Error,
     },
-    /// The host is neither a DNS name nor an IP address.
-    #[error("{host:?} is neither a host name nor an IP address, so no certificate can be for it")]
+    /// The host, or the name given instead, is neither a DNS name nor an IP address.
+    #[error("{name:?} is neither a host name nor an IP address, so no certificate can be for it")]
     ServerName {
-        /// The host.
-        host: String,
+        /// The name.
+        name: String,
     },
     /// rustls could not be set up.
     #[error("cannot set up TLS")]

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use dmp_core::core::{ConnectionId, PacketId, Publication, Qos};
-use dmp_service::mqtt::{Closed, ConnectOptions, Incoming, MAX_OUTGOING_BYTES};
+use dmp_core::{
+    core::{ConnectionId, PacketId, Publication, Qos},
+    event::MAX_PAYLOAD_BYTES,
+};
+use dmp_service::mqtt::{Closed, ConnectOptions, Incoming, MAX_OUTGOING_BYTES, MAX_PACKET_BYTES};
 use rumqttc::mqttbytes::{
     QoS,
     v4::{ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode},
@@ -141,9 +144,36 @@ async fn packets_that_break_the_protocol_end_the_connection() {
         assert!(matches!(event, Incoming::Closed(Closed::Protocol { .. })), "{event:?}");
     }
     let (mut client, mut peer) = pair(options()).await;
-    peer.stream.write_all(&[0x30, 0xff, 0xff, 0xff, 0x7f]).await.expect("a PUBLISH of 256 MiB begins");
+    peer.stream.write_all(&[0x40, 0xff, 0xff, 0xff, 0x7f]).await.expect("a PUBACK of 256 MiB begins");
     let event = event(&mut client).await;
     assert!(matches!(event, Incoming::Closed(Closed::Protocol { .. })), "{event:?}");
+}
+
+#[tokio::test]
+async fn a_message_above_the_packet_limit_arrives_cut_and_its_neighbours_whole() {
+    let (mut client, mut peer) = pair(options()).await;
+    let serve = async {
+        for (packet, size) in [(1, 10), (2, 3 << 20), (3, 20), (4, (1 << 20) + 1), (5, 30)] {
+            let mut bytes = bytes::BytesMut::new();
+            message(packet, vec![b'x'; size]).write(&mut bytes, usize::MAX).expect("a packet");
+            peer.stream.write_all(&bytes).await.expect("the client reads");
+        }
+    };
+    let receive = async {
+        let mut sizes = Vec::new();
+        for number in 1..=5 {
+            let Incoming::Message(message) = event(&mut client).await else { panic!("expected a message") };
+            assert_eq!((message.packet, &*message.topic), (Some(PacketId(number)), "a/b"));
+            assert!(message.payload.iter().all(|byte| *byte == b'x'));
+            sizes.push(message.payload.len());
+        }
+        sizes
+    };
+    let (sizes, ()) = tokio::join!(receive, serve);
+    assert_eq!([sizes[0], sizes[2], sizes[4]], [10, 20, 30]);
+    for cut in [sizes[1], sizes[3]] {
+        assert!((MAX_PAYLOAD_BYTES + 1..MAX_PACKET_BYTES).contains(&cut), "{cut} bytes");
+    }
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl Lab {
     }
 
     fn trusting(&self) -> TlsSettings {
-        TlsSettings { authorities: Some(self.path("ca.pem")), identity: None }
+        TlsSettings { authorities: Some(self.path("ca.pem")), ..TlsSettings::default() }
     }
 
     /// A server that asks for a client certificate of this authority if `strict`.
@@ -116,6 +116,15 @@ async fn a_broker_of_a_trusted_authority_is_connected_to() {
 }
 
 #[tokio::test]
+async fn a_broker_whose_certificate_is_for_another_name_is_connected_to_where_that_name_is_given() {
+    let lab = Lab::new();
+    let (listener, endpoint) = listen_tls("127.0.0.1").await;
+    let named = TlsSettings { server_name: Some("broker.example".into()), ..lab.trusting() };
+    let event = outcome(listener, lab.acceptor("broker.example", false), endpoint, &named).await;
+    assert!(matches!(event, Incoming::Connected { .. }), "{event:?}");
+}
+
+#[tokio::test]
 async fn a_client_shows_its_certificate_and_is_refused_without() {
     let lab = Lab::new();
     let identity = Some(lab.issue("client", "RAE-1"));
@@ -164,7 +173,7 @@ fn settings_of_no_use_are_refused_before_connecting_and_name_the_file() {
     std::fs::write(lab.path("empty.pem"), "nothing here").expect("written");
     let refused = |authorities: &str, identity: Option<ClientIdentity>| {
         let endpoint = Endpoint { host: "localhost".into(), port: 8883, tls: true };
-        let tls = TlsSettings { authorities: Some(lab.path(authorities)), identity };
+        let tls = TlsSettings { authorities: Some(lab.path(authorities)), identity, server_name: None };
         let error = Dialer::new(endpoint, &tls).expect_err("settings of no use");
         let ConnectError::TlsSettings { source, .. } = &error else { panic!("{error:?}") };
         (TlsError::clone(source), words(&error))
