@@ -10,6 +10,12 @@ use std::{
 
 use dmp_service::store::{Access, Database, StoreError};
 use rand::{SeedableRng, rngs::StdRng};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_postgres::config::Host;
 
 use crate::{
     concurrency::{assert_true, write_in_parallel},
@@ -65,6 +71,63 @@ async fn tls_that_is_required_of_a_server_without_it_is_told() {
     let Some(server) = server_url() else { return };
     let url = altered(&server, "sslmode=disable", "sslmode=require");
     assert!(matches!(opened(&url).await, StoreError::Unreachable { .. }));
+}
+
+#[tokio::test]
+async fn tls_is_verified_by_chain_and_name_and_then_used() {
+    let Some(server) = server_url() else { return };
+    let config: tokio_postgres::Config = server.parse().unwrap();
+    let Some(Host::Tcp(host)) = config.get_hosts().first() else { panic!("the URL names a host") };
+    let address = format!("{host}:{}", config.get_ports().first().unwrap_or(&5432));
+    let ours = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let pem = |name: &str, certificate: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, certificate.cert.pem()).unwrap();
+        path.display().to_string()
+    };
+    let (ours_pem, other_pem) = (pem("ours.pem", &ours), pem("other.pem", &other));
+    let port = tls_in_front_of(address.clone(), &ours).await;
+    let url = |host: &str, roots: &str| {
+        let there = altered(&server, &address, &format!("{host}:{port}"));
+        altered(&there, "sslmode=disable", &format!("sslmode=verify-full&sslrootcert={roots}"))
+    };
+    Database::open(&url("localhost", &ours_pem).parse().unwrap(), Access::Write).await.unwrap();
+    for bad in [url("localhost", &other_pem), url("127.0.0.1", &ours_pem)] {
+        let error = opened(&bad).await;
+        assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    }
+}
+
+/// Speaks PostgreSQL's way into TLS on a port of its own, and passes on what is inside to `server`.
+async fn tls_in_front_of(server: String, identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> u16 {
+    let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (acceptor, server) = (acceptor.clone(), server.clone());
+            tokio::spawn(async move {
+                // SSLRequest: its length, 8, and its code.
+                let mut request = [0; 8];
+                client.read_exact(&mut request).await?;
+                assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47]);
+                client.write_all(b"S").await?;
+                let mut inside = acceptor.accept(client).await?;
+                let mut server = TcpStream::connect(server).await?;
+                tokio::io::copy_bidirectional(&mut inside, &mut server).await
+            });
+        }
+    });
+    port
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
