@@ -96,6 +96,9 @@ pub struct MqttTls {
     /// PEM file of its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    /// Name that the broker's certificate must hold, where it is not the host of `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 impl Mqtt {
@@ -126,6 +129,7 @@ impl Mqtt {
         let identity = tls.certificate.zip(tls.key);
         let settings = mqtt::TlsSettings {
             authorities: tls.ca,
+            server_name: tls.server_name,
             identity: identity.map(|(certificate, key)| mqtt::ClientIdentity { certificate, key }),
         };
         Ok(mqtt::Dialer::new(endpoint, &settings)?.within(self.connect_timeout))
