@@ -4,13 +4,18 @@
 //! times within a run are measured from the start of its first load phase.
 
 mod fault;
+pub mod parse;
+pub mod quantity;
 
 pub use fault::{Fault, FaultKind, Part, PoisonKind};
+pub use parse::{Override, ScenarioError};
 
 use std::time::Duration;
 
 use dmp_core::core::Qos;
 use serde::Serialize;
+
+use quantity::{as_text, as_text_or_none};
 
 /// Length of heal: after the last phase all faults are over, and changes go on at rate 1 for this long.
 pub const HEAL: Duration = Duration::from_secs(5);
@@ -44,14 +49,18 @@ pub struct Fleet {
     /// Devices per RAE, 1 to 1,000.
     pub devices_per_rae: u32,
     /// Mean time between two changes of one device at rate 1; exponentially distributed.
+    #[serde(serialize_with = "as_text")]
     pub update_every: Duration,
     /// Share of changes that also remove an attribute, 0 to 1.
     pub unset_share: f64,
     /// Mean time between two re-attachments (a new session) of one device; `None` is never.
+    #[serde(serialize_with = "as_text_or_none")]
     pub reattach_every: Option<Duration>,
     /// Mean time between two snapshots of one device.
+    #[serde(serialize_with = "as_text")]
     pub snapshot_every: Duration,
     /// Time between two probes of one device.
+    #[serde(serialize_with = "as_text")]
     pub probe_every: Duration,
     /// Size of a payload that the generator aims at, delta and snapshot alike; 400 B to 64 KiB.
     pub record_bytes: u32,
@@ -77,16 +86,20 @@ pub struct Pipeline {
     /// Rows at which a batch is written.
     pub batch_rows: u32,
     /// Age at which a batch is written.
+    #[serde(serialize_with = "as_text")]
     pub batch_wait: Duration,
     /// Records buffered per partition before it is paused.
     pub partition_credit: u32,
     /// Records after which offsets are committed.
     pub commit_records: u32,
     /// Time after which offsets are committed.
+    #[serde(serialize_with = "as_text")]
     pub commit_every: Duration,
     /// Kafka's session timeout of the registry's group.
+    #[serde(serialize_with = "as_text")]
     pub session_timeout: Duration,
     /// Time between two clean-ups of the store.
+    #[serde(serialize_with = "as_text")]
     pub clean_every: Duration,
 }
 
@@ -96,6 +109,7 @@ pub struct Phase {
     /// Its name, unique; faults refer to it.
     pub name: String,
     /// How long it lasts.
+    #[serde(serialize_with = "as_text")]
     pub lasts: Duration,
     /// Factor on the rate of changes, 0 to 1,000.
     pub rate: f64,
@@ -109,6 +123,7 @@ pub struct Canary {
     /// How many.
     pub clients: u32,
     /// Over which time, from the begin of the phase, they connect.
+    #[serde(serialize_with = "as_text")]
     pub over: Duration,
     /// Messages that each sends: a snapshot, then deltas.
     pub messages: u32,
@@ -118,6 +133,7 @@ pub struct Canary {
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct Checks {
     /// Bound of convergence after heal; `None`: computed from the settings.
+    #[serde(serialize_with = "as_text_or_none")]
     pub converged_within: Option<Duration>,
     /// Highest lag (end - committed) in records.
     pub lag_peak: Option<u64>,
@@ -126,14 +142,18 @@ pub struct Checks {
     /// 99th percentile of lag (end - committed) in load phases.
     pub lag_committed_p99: Option<u64>,
     /// After a phase with a rate above 1, a canary, or a fault: back to a quiet lag within this.
+    #[serde(serialize_with = "as_text_or_none")]
     pub drained_within: Option<Duration>,
     /// Lag (end - reflected) at or below which the pipeline is quiet.
     pub quiet_lag: u64,
     /// 99th percentile of latency: row visible - intended time.
+    #[serde(serialize_with = "as_text_or_none")]
     pub staleness_p99: Option<Duration>,
     /// Longest time that a partition with lag and a live owner may stand still while no fault holds it.
+    #[serde(serialize_with = "as_text")]
     pub stalled_at_most: Duration,
     /// Lateness of the generator above which the run is invalid.
+    #[serde(serialize_with = "as_text")]
     pub lateness_at_most: Duration,
 }
 

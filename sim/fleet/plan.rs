@@ -118,7 +118,7 @@ const OPTIONAL: std::ops::Range<usize> = 8..10;
 const PAYLOAD_WITHOUT_REPORT_BYTES: u32 = 410;
 
 /// Time between two messages of a canary.
-const CANARY_PACE: Duration = Duration::from_millis(100);
+pub const CANARY_PACE: Duration = Duration::from_millis(100);
 
 /// Time for which a device that re-attaches is unplugged.
 const REATTACH_DOWN: Duration = Duration::from_millis(500);

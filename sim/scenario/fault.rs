@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::quantity::as_text;
 
 /// One fault on the timeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Fault {
     /// When it begins, from the begin of the first load phase.
+    #[serde(serialize_with = "as_text")]
     pub at: Duration,
     /// As written in the file: `burst + 5s`.
     pub at_text: String,
@@ -24,6 +27,7 @@ pub enum FaultKind {
         /// Share of deltas, 0 to 1.
         share: f64,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// This share of QoS 0 publishes is lost between RAE and broker.
@@ -31,6 +35,7 @@ pub enum FaultKind {
         /// Share of messages, 0 to 1.
         share: f64,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// This share of messages is published a second time, later.
@@ -38,8 +43,10 @@ pub enum FaultKind {
         /// Share of messages, 0 to 1.
         share: f64,
         /// Most time between the two.
+        #[serde(serialize_with = "as_text")]
         delay: Duration,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// The tail of this share of sessions is held back and arrives later, in its order, after the device has opened a
@@ -48,8 +55,10 @@ pub enum FaultKind {
         /// Share of devices, 0 to 1.
         share: f64,
         /// How long each tail is held back.
+        #[serde(serialize_with = "as_text")]
         delay: Duration,
         /// How long the fault holds.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// Messages that can never be applied.
@@ -59,6 +68,7 @@ pub enum FaultKind {
         /// How many.
         messages: u32,
         /// Over which time.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// This share of RAEs restarts with its disk intact.
@@ -66,6 +76,7 @@ pub enum FaultKind {
         /// Share of RAEs, 0 to 1.
         share: f64,
         /// Time without power.
+        #[serde(serialize_with = "as_text")]
         down: Duration,
     },
     /// This share of devices is unplugged and plugged in again, again and again.
@@ -73,8 +84,10 @@ pub enum FaultKind {
         /// Share of devices, 0 to 1.
         share: f64,
         /// Mean time between two changes of the plug.
+        #[serde(serialize_with = "as_text")]
         every: Duration,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// The connections of this share of RAEs break at once, and stay down.
@@ -82,6 +95,7 @@ pub enum FaultKind {
         /// Share of RAEs, 0 to 1.
         share: f64,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// SIGKILL, and a restart.
@@ -91,6 +105,7 @@ pub enum FaultKind {
         /// Which of its processes, from 0.
         index: u8,
         /// When it is started again.
+        #[serde(serialize_with = "as_text")]
         back_after: Duration,
     },
     /// SIGSTOP, and SIGCONT.
@@ -100,6 +115,7 @@ pub enum FaultKind {
         /// Which of its processes, from 0.
         index: u8,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// The writer stage of a registry panics inside its process.
@@ -112,6 +128,7 @@ pub enum FaultKind {
     /// The connection between broker and bridges is cut.
     CutLink {
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// The connection between broker and bridges is slow.
@@ -119,6 +136,7 @@ pub enum FaultKind {
         /// Bytes per second and connection.
         bytes_per_s: u64,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// The store takes only so many rows per second.
@@ -126,19 +144,22 @@ pub enum FaultKind {
         /// Rows per second and registry process.
         rows_per_s: u32,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
     /// Each write takes longer.
     SlowStore {
         /// Additional time per write.
+        #[serde(serialize_with = "as_text")]
         delay: Duration,
         /// How long.
+        #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
 }
 
 /// A part of the pipeline that runs in a process of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// MQTT to Kafka.
@@ -148,7 +169,7 @@ pub enum Part {
 }
 
 /// How a message is poisonous.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoisonKind {
     /// Not of the wire contract, in a random one of its kinds.

@@ -1,0 +1,202 @@
+//! From the form of a scenario to a valid one: ranges, defaults, and what must fit together.
+
+mod builder;
+mod faults;
+
+use std::{ops::Range, time::Duration};
+
+use dmp_core::core::Qos;
+use toml::Spanned;
+
+pub(super) use builder::Builder;
+use builder::{Fallback, Table};
+
+use super::raw::{Field, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, RawScenario};
+use crate::{
+    fleet::plan::CANARY_PACE,
+    scenario::{Canary, Checks, Fleet, Phase, Pipeline, Scenario, quantity::show_whole},
+};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Devices of a fleet: about 200 bytes each of plan and bookkeeping, and every change on top.
+const MOST_DEVICES: u64 = 1_000_000;
+
+/// Names that the phases of every run have beside the scenario's own.
+const RESERVED_PHASES: [&str; 5] = ["warm-up", "heal", "settle", "verify", "verify again"];
+
+/// The scenario, of use only if the builder has found no problem.
+pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) -> Scenario {
+    let root = Table::root();
+    let question = question(builder);
+    let seed = builder.whole(&root, "seed", raw.seed, 0..=i64::MAX as u64, Fallback::Value(1));
+    let fleet = fleet(builder, raw.fleet);
+    let pipeline = pipeline(builder, raw.pipeline);
+    let phases = phases(builder, raw.phase);
+    let checks = checks(builder, raw.checks);
+    let mut scenario =
+        Scenario { name: name.to_owned(), question, seed, fleet, pipeline, phases, faults: Vec::new(), checks };
+    scenario.faults = faults::faults(builder, raw.fault, &scenario);
+    scenario
+}
+
+/// The first line, which must be a comment.
+fn question(builder: &mut Builder<'_>) -> String {
+    let line = builder.first_line();
+    let question = line.strip_prefix('#').map(|text| text.trim_start_matches('#').trim().to_owned());
+    question.filter(|text| !text.is_empty()).unwrap_or_else(|| {
+        let what = "the first line must be a comment that says what the scenario asks";
+        let help = "begin with `# Does the registry catch up after a burst?`";
+        builder.refuse(0..line.len(), "question", what, help);
+        String::new()
+    })
+}
+
+fn fleet(builder: &mut Builder<'_>, raw: Field<RawFleet>) -> Fleet {
+    let (table, raw) = Table::of("fleet", raw);
+    let raes_span = raw.raes.as_ref().or(raw.devices_per_rae.as_ref()).map_or(table.span(), Spanned::span);
+    let fleet = Fleet {
+        raes: builder.whole(&table, "raes", raw.raes, 1..=20_000, Fallback::Value(100)) as u32,
+        devices_per_rae: builder.whole(&table, "devices_per_rae", raw.devices_per_rae, 1..=1_000, Fallback::Value(12))
+            as u32,
+        update_every: builder.length(&table, "update_every", raw.update_every, MILLISECOND * 10..=DAY, 10 * SECOND),
+        unset_share: builder.number(&table, "unset_share", raw.unset_share, 0.0..=1.0, Fallback::Value(0.05)),
+        reattach_every: builder.length_or_none(&table, "reattach_every", raw.reattach_every, SECOND..=DAY),
+        snapshot_every: builder.length(&table, "snapshot_every", raw.snapshot_every, SECOND..=HOUR, 10 * SECOND),
+        probe_every: builder.length(&table, "probe_every", raw.probe_every, SECOND..=HOUR, 30 * SECOND),
+        record_bytes: builder.size(&table, "record_bytes", raw.record_bytes, 400..=64 << 10, Fallback::Value(930))
+            as u32,
+        qos: match builder.whole(&table, "qos", raw.qos, 0..=1, Fallback::Value(1)) {
+            0 => Qos::AtMostOnce,
+            _ => Qos::AtLeastOnce,
+        },
+        connects_per_s: builder.whole(&table, "connects_per_s", raw.connects_per_s, 1..=2_000, Fallback::Value(400))
+            as u32,
+    };
+    let devices = u64::from(fleet.raes) * u64::from(fleet.devices_per_rae);
+    if devices > MOST_DEVICES {
+        let what = format!("{} devices in all (raes x devices_per_rae)", show_whole(devices));
+        builder.refuse(raes_span, "fleet.raes", what, format!("at most {}", show_whole(MOST_DEVICES)));
+    }
+    fleet
+}
+
+fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>) -> Pipeline {
+    let (table, raw) = Table::of("pipeline", raw);
+    let bridges_span = raw.bridges.as_ref().map(Spanned::span);
+    let groups_span = raw.shard_groups.as_ref().map(Spanned::span);
+    let mut whole = |key, field, range, value| builder.whole(&table, key, field, range, Fallback::Value(value));
+    let shard_groups = whole("shard_groups", raw.shard_groups, 1..=16, 1) as u8;
+    let bridges = whole("bridges", raw.bridges, 1..=16, 1) as u8;
+    let registries = whole("registries", raw.registries, 1..=16, 1) as u8;
+    let partitions = whole("partitions", raw.partitions, 1..=256, 12) as u16;
+    let bridge_window = whole("bridge_window", raw.bridge_window, 1..=100_000, 1_000) as u32;
+    let batch_rows = whole("batch_rows", raw.batch_rows, 1..=10_000, 200) as u32;
+    let partition_credit = whole("partition_credit", raw.partition_credit, 1..=1_000_000, 2_000) as u32;
+    let commit_records = whole("commit_records", raw.commit_records, 1..=1_000_000, 1_000) as u32;
+    let mut length = |key, field, range, default| builder.length(&table, key, field, range, default);
+    let pipeline = Pipeline {
+        shard_groups,
+        bridges,
+        registries,
+        partitions,
+        bridge_window,
+        batch_rows,
+        batch_wait: length("batch_wait", raw.batch_wait, MILLISECOND..=10 * SECOND, 10 * MILLISECOND),
+        partition_credit,
+        commit_records,
+        commit_every: length("commit_every", raw.commit_every, 10 * MILLISECOND..=60 * SECOND, SECOND),
+        session_timeout: length("session_timeout", raw.session_timeout, SECOND..=300 * SECOND, 6 * SECOND),
+        clean_every: length("clean_every", raw.clean_every, 100 * MILLISECOND..=HOUR, 5 * SECOND),
+    };
+    if !shard_groups.is_power_of_two() {
+        let what = format!("{shard_groups} does not divide the 16 shards evenly");
+        builder.refuse(groups_span.clone().unwrap_or(0..0), "pipeline.shard_groups", what, "1, 2, 4, 8 or 16");
+    } else if bridges > shard_groups {
+        let what = format!("{bridges} bridges and only {shard_groups} shard_groups: some would have nothing to do");
+        let span = bridges_span.or(groups_span).unwrap_or(0..0);
+        builder.refuse(span, "pipeline.bridges", what, format!("1 to {shard_groups}, or more shard_groups"));
+    }
+    pipeline
+}
+
+fn phases(builder: &mut Builder<'_>, raw: Vec<Spanned<RawPhase>>) -> Vec<Phase> {
+    if raw.is_empty() {
+        builder.missing(&Table::root(), "phase", "a scenario needs at least one [[phase]] with `name` and `lasts`");
+    }
+    let mut phases: Vec<Phase> = Vec::new();
+    let mut canaries = Vec::new();
+    for (index, raw) in raw.into_iter().enumerate() {
+        let table = Table::new(format!("phase[{index}]"), raw.span());
+        let raw = raw.into_inner();
+        let name = phase_name(builder, &table, raw.name, &phases);
+        let lasts = builder.required_length(&table, "lasts", raw.lasts, 100 * MILLISECOND..=DAY);
+        let rate = builder.number(&table, "rate", raw.rate, 0.0..=1_000.0, Fallback::Value(1.0));
+        let span = raw.canary.as_ref().map(Spanned::span);
+        let canary = raw.canary.map(|raw| canary(builder, &table, raw, lasts));
+        canaries.extend(canary.as_ref().zip(span).map(|(canary, span)| (index, canary.clone(), span)));
+        phases.push(Phase { name, lasts, rate, canary });
+    }
+    let load: Duration = phases.iter().map(|phase| phase.lasts).sum();
+    for (index, canary, span) in canaries {
+        let begins: Duration = phases[..index].iter().map(|phase| phase.lasts).sum();
+        if begins + canary.over + CANARY_PACE * canary.messages > load {
+            let what = "the last clients would still be sending when the load ends";
+            let help = "each sends ten messages a second: shorten `over`, send fewer `messages`, or add time";
+            builder.refuse(span, format!("phase[{index}].canary"), what, help);
+        }
+    }
+    phases
+}
+
+fn phase_name(builder: &mut Builder<'_>, table: &Table, raw: Field<String>, before: &[Phase]) -> String {
+    let Some(raw) = raw else {
+        builder.missing(table, "name", "every phase needs a name, such as name = \"burst\"");
+        return String::new();
+    };
+    let (span, key, name) = (raw.span(), table.key("name"), raw.into_inner());
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+    if name.is_empty() || name.len() > 40 || !name.chars().all(allowed) {
+        builder.refuse(span, key, format!("{name:?} is not a name"), "1 to 40 of a-z, 0-9, - and _");
+    } else if RESERVED_PHASES.contains(&name.as_str()) {
+        let what = format!("{name:?} is a phase of every run");
+        builder.refuse(span, key, what, "any other name");
+    } else if let Some(other) = before.iter().position(|phase| phase.name == name) {
+        let what = format!("phase[{other}] is called {name:?} already");
+        builder.refuse(span, key, what, "a name of its own: faults and figures refer to it");
+    }
+    name
+}
+
+fn canary(builder: &mut Builder<'_>, phase: &Table, raw: Spanned<RawCanary>, lasts: Duration) -> Canary {
+    let table = Table::new(phase.key("canary"), raw.span());
+    let raw = raw.into_inner();
+    Canary {
+        clients: builder.whole(&table, "clients", raw.clients, 1..=20_000, Fallback::Required) as u32,
+        over: builder.required_length(&table, "over", raw.over, MILLISECOND..=lasts.max(MILLISECOND)),
+        messages: builder.whole(&table, "messages", raw.messages, 1..=1_000, Fallback::Required) as u32,
+    }
+}
+
+fn checks(builder: &mut Builder<'_>, raw: Field<RawChecks>) -> Checks {
+    let (table, raw) = Table::of("checks", raw);
+    let records = 0..=1_000_000_000;
+    let times = MILLISECOND..=DAY;
+    Checks {
+        converged_within: builder.length_or_none(&table, "converged_within", raw.converged_within, times.clone()),
+        lag_peak: builder.at_most_whole(&table, "lag_peak", raw.lag_peak, records.clone()),
+        lag_reflected_p99: builder.at_most_whole(&table, "lag_reflected_p99", raw.lag_reflected_p99, records.clone()),
+        lag_committed_p99: builder.at_most_whole(&table, "lag_committed_p99", raw.lag_committed_p99, records.clone()),
+        drained_within: builder.length_or_none(&table, "drained_within", raw.drained_within, times.clone()),
+        quiet_lag: builder.whole(&table, "quiet_lag", raw.quiet_lag, records, Fallback::Value(300)),
+        staleness_p99: builder.at_most_length(&table, "staleness_p99", raw.staleness_p99, times.clone()),
+        stalled_at_most: builder.length(&table, "stalled_at_most", raw.stalled_at_most, times.clone(), 10 * SECOND),
+        lateness_at_most: builder.length(&table, "lateness_at_most", raw.lateness_at_most, times, 500 * MILLISECOND),
+    }
+}
+
+/// A span that stands for a whole file.
+pub(super) const WHOLE_FILE: Range<usize> = 0..0;

@@ -1,0 +1,277 @@
+//! The faults of a scenario: one kind each, possible with this fleet and pipeline, over before the load is, and none that
+//! holds what another one holds at that time.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use dmp_core::core::Qos;
+use toml::Spanned;
+
+use super::{
+    DAY, MILLISECOND,
+    builder::{Builder, Fallback, Table},
+};
+use crate::scenario::{
+    Fault, FaultKind, Part, PoisonKind, Scenario,
+    parse::{
+        moment::parse_moment,
+        raw::{Field, Number, RawFault, ShareDelayLasts, ShareLasts, Whole},
+    },
+    quantity::show_duration,
+};
+
+const LASTS: RangeInclusive<Duration> = MILLISECOND..=DAY;
+
+/// The faults in order of time.
+pub(super) fn faults(builder: &mut Builder<'_>, raw: Vec<Spanned<RawFault>>, scenario: &Scenario) -> Vec<Fault> {
+    let mut faults: Vec<(usize, Table, Fault)> = Vec::new();
+    for (index, raw) in raw.into_iter().enumerate() {
+        let table = Table::new(format!("fault[{index}]"), raw.span());
+        if let Some(fault) = fault(builder, &table, raw.into_inner(), scenario) {
+            faults.push((index, table, fault));
+        }
+    }
+    refuse_overlaps(builder, &faults);
+    let mut faults: Vec<_> = faults.into_iter().map(|(_, _, fault)| fault).collect();
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+fn fault(builder: &mut Builder<'_>, table: &Table, mut raw: RawFault, scenario: &Scenario) -> Option<Fault> {
+    let at = raw.at.take();
+    let kind = kind(builder, table, raw, scenario);
+    let at = builder.required(table, "at", at, "say when, such as at = \"burst + 5s\"")?;
+    if !builder.is_sound("phase") {
+        // What a moment means depends on the phases.
+        return None;
+    }
+    let (span, at_text) = (at.span(), at.into_inner());
+    let at = match parse_moment(&at_text, &scenario.phases) {
+        Ok(at) => at,
+        Err((what, help)) => {
+            builder.refuse(span, table.key("at"), what, help);
+            return None;
+        }
+    };
+    let kind = kind?;
+    let (ends, load) = (at + kind.lasts(), scenario.load());
+    if ends > load {
+        let [at, ends, load] = [at, ends, load].map(show_duration);
+        let what = format!("the fault holds from {at} to {ends}, and the load ends at {load}");
+        let help = "every fault is over when the last phase is: begin it earlier, shorten it, or lengthen a phase";
+        builder.refuse(span, table.key("at"), what, help);
+    }
+    Some(Fault { at, at_text, kind })
+}
+
+/// The one kind that is given.
+fn kind(builder: &mut Builder<'_>, table: &Table, raw: RawFault, scenario: &Scenario) -> Option<FaultKind> {
+    let mut reader = Reader { builder, fault: table, scenario, found: Vec::new() };
+    reader.read(raw);
+    let mut found = reader.found;
+    if found.is_empty() {
+        builder.missing_kind(table);
+        return None;
+    }
+    let (_, first) = found.remove(0);
+    for (span, second) in found {
+        let what = format!("a second kind in one fault, beside `{}`", first.key());
+        builder.refuse(span, table.key(second.key()), what, "one kind per [[fault]]: give it a [[fault]] of its own");
+    }
+    Some(first)
+}
+
+impl Builder<'_> {
+    /// Notes that a fault has no kind, unless one was there and its form was wrong.
+    fn missing_kind(&mut self, table: &Table) {
+        let help = "add one kind, such as kill = { part = \"bridge\", back_after = \"2s\" }";
+        self.missing(table, "", help);
+    }
+}
+
+struct Reader<'b, 's> {
+    builder: &'b mut Builder<'s>,
+    fault: &'b Table,
+    scenario: &'b Scenario,
+    found: Vec<(std::ops::Range<usize>, FaultKind)>,
+}
+
+impl Reader<'_, '_> {
+    /// Reads every kind that is given.
+    fn read(&mut self, raw: RawFault) {
+        self.one("missed_updates", raw.missed_updates, Self::missed_updates);
+        self.one("qos0_loss", raw.qos0_loss, Self::qos0_loss);
+        self.one("duplicates", raw.duplicates, |reader, table, raw| {
+            let (share, delay, lasts) = reader.share_delay_lasts(table, raw);
+            FaultKind::Duplicates { share, delay, lasts }
+        });
+        self.one("delayed_tails", raw.delayed_tails, |reader, table, raw| {
+            let (share, delay, lasts) = reader.share_delay_lasts(table, raw);
+            FaultKind::DelayedTails { share, delay, lasts }
+        });
+        self.one("poison", raw.poison, |reader, table, raw| FaultKind::Poison {
+            kind: reader.poison_kind(table, raw.kind),
+            messages: reader.whole(table, "messages", raw.messages, 1..=100_000),
+            lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
+        });
+        self.one("reboot", raw.reboot, |reader, table, raw| FaultKind::Reboot {
+            share: reader.share(table, raw.share),
+            down: reader.builder.required_length(table, "down", raw.down, LASTS),
+        });
+        self.one("flapping", raw.flapping, |reader, table, raw| FaultKind::Flapping {
+            share: reader.share(table, raw.share),
+            every: reader.builder.required_length(table, "every", raw.every, 100 * MILLISECOND..=DAY),
+            lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
+        });
+        self.one("disconnect", raw.disconnect, |reader, table, raw| {
+            let (share, lasts) = reader.share_lasts(table, raw);
+            FaultKind::Disconnect { share, lasts }
+        });
+        self.one("kill", raw.kill, |reader, table, raw| {
+            let (part, index) = reader.process(table, raw.part, raw.index);
+            let back_after = reader.builder.required_length(table, "back_after", raw.back_after, LASTS);
+            FaultKind::Kill { part, index, back_after }
+        });
+        self.one("pause", raw.pause, |reader, table, raw| {
+            let (part, index) = reader.process(table, raw.part, raw.index);
+            let lasts = reader.builder.required_length(table, "lasts", raw.lasts, LASTS);
+            FaultKind::Pause { part, index, lasts }
+        });
+        self.one("stage_failure", raw.stage_failure, |reader, table, raw| FaultKind::StageFailure {
+            index: reader.index(table, Part::Registry, raw.index),
+            times: reader.whole(table, "times", raw.times, 1..=1_000),
+        });
+        self.one("cut_link", raw.cut_link, |reader, table, raw| FaultKind::CutLink {
+            lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
+        });
+        self.one("slow_link", raw.slow_link, |reader, table, raw| {
+            let bytes_per_s = raw.bytes_per_s;
+            FaultKind::SlowLink {
+                bytes_per_s: reader.builder.size(
+                    table,
+                    "bytes_per_s",
+                    bytes_per_s,
+                    1_000..=1 << 30,
+                    Fallback::Required,
+                ),
+                lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
+            }
+        });
+        self.one("throttled_store", raw.throttled_store, |reader, table, raw| FaultKind::ThrottledStore {
+            rows_per_s: reader.whole(table, "rows_per_s", raw.rows_per_s, 1..=1_000_000),
+            lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
+        });
+        self.one("slow_store", raw.slow_store, |reader, table, raw| FaultKind::SlowStore {
+            delay: reader.builder.required_length(table, "delay", raw.delay, MILLISECOND..=60_000 * MILLISECOND),
+            lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
+        });
+    }
+
+    fn one<T>(&mut self, key: &str, field: Field<T>, read: impl FnOnce(&mut Self, &Table, T) -> FaultKind) {
+        let Some(field) = field else { return };
+        let span = field.span();
+        let table = Table::new(self.fault.key(key), span.clone());
+        let kind = read(self, &table, field.into_inner());
+        self.found.push((span, kind));
+    }
+
+    fn missed_updates(&mut self, table: &Table, raw: ShareLasts) -> FaultKind {
+        let (share, lasts) = self.share_lasts(table, raw);
+        FaultKind::MissedUpdates { share, lasts }
+    }
+
+    fn qos0_loss(&mut self, table: &Table, raw: ShareLasts) -> FaultKind {
+        let (share, lasts) = self.share_lasts(table, raw);
+        if self.scenario.fleet.qos != Qos::AtMostOnce {
+            let what = "nothing is lost at QoS 1: this fault would do nothing";
+            self.builder.refuse(table.span(), table.key(""), what, "set qos = 0 in [fleet], or use missed_updates");
+        }
+        FaultKind::Qos0Loss { share, lasts }
+    }
+
+    fn share_lasts(&mut self, table: &Table, raw: ShareLasts) -> (f64, Duration) {
+        (self.share(table, raw.share), self.builder.required_length(table, "lasts", raw.lasts, LASTS))
+    }
+
+    fn share_delay_lasts(&mut self, table: &Table, raw: ShareDelayLasts) -> (f64, Duration, Duration) {
+        let share = self.share(table, raw.share);
+        let delay = self.builder.required_length(table, "delay", raw.delay, LASTS);
+        (share, delay, self.builder.required_length(table, "lasts", raw.lasts, LASTS))
+    }
+
+    fn share(&mut self, table: &Table, raw: Field<Number>) -> f64 {
+        self.builder.number(table, "share", raw, 0.0..=1.0, Fallback::Required)
+    }
+
+    fn whole(&mut self, table: &Table, key: &str, raw: Field<Whole>, range: RangeInclusive<u64>) -> u32 {
+        self.builder.whole(table, key, raw, range, Fallback::Required) as u32
+    }
+
+    fn poison_kind(&mut self, table: &Table, raw: Field<PoisonKind>) -> PoisonKind {
+        let help = "kind = \"undecodable\" or \"refused_by_store\"";
+        let kind = self.builder.required(table, "kind", raw, help);
+        kind.map_or(PoisonKind::Undecodable, Spanned::into_inner)
+    }
+
+    fn process(&mut self, table: &Table, part: Field<Part>, index: Field<Whole>) -> (Part, u8) {
+        let part = self.builder.required(table, "part", part, "part = \"bridge\" or \"registry\"");
+        let Some(part) = part.map(Spanned::into_inner) else { return (Part::Bridge, 0) };
+        (part, self.index(table, part, index))
+    }
+
+    /// The number of a process that exists.
+    fn index(&mut self, table: &Table, part: Part, raw: Field<Whole>) -> u8 {
+        let (processes, key) = match part {
+            Part::Bridge => (self.scenario.pipeline.bridges, "bridges"),
+            Part::Registry => (self.scenario.pipeline.registries, "registries"),
+        };
+        let span = raw.as_ref().map(Spanned::span);
+        let index = self.builder.whole(table, "index", raw, 0..=15, Fallback::Value(0)) as u8;
+        if index >= processes {
+            let what = format!("there is no such process: {key} = {processes}, counted from 0");
+            let help = format!("0 to {}, or more {key} in [pipeline]", processes.saturating_sub(1));
+            self.builder.refuse(span.unwrap_or(table.span()), table.key("index"), what, help);
+        }
+        index
+    }
+}
+
+/// What a fault has for itself while it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Process(Part, u8),
+    Link,
+    StoreRate,
+    StoreDelay,
+}
+
+fn held(kind: &FaultKind) -> Option<Held> {
+    match *kind {
+        FaultKind::Kill { part, index, .. } | FaultKind::Pause { part, index, .. } => Some(Held::Process(part, index)),
+        FaultKind::CutLink { .. } | FaultKind::SlowLink { .. } => Some(Held::Link),
+        FaultKind::ThrottledStore { .. } => Some(Held::StoreRate),
+        FaultKind::SlowStore { .. } => Some(Held::StoreDelay),
+        FaultKind::MissedUpdates { .. }
+        | FaultKind::Qos0Loss { .. }
+        | FaultKind::Duplicates { .. }
+        | FaultKind::DelayedTails { .. }
+        | FaultKind::Poison { .. }
+        | FaultKind::Reboot { .. }
+        | FaultKind::Flapping { .. }
+        | FaultKind::Disconnect { .. }
+        | FaultKind::StageFailure { .. } => None,
+    }
+}
+
+fn refuse_overlaps(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)]) {
+    for (place, (_, table, fault)) in faults.iter().enumerate() {
+        let overlaps = |other: &Fault| {
+            let apart = other.at + other.kind.lasts() <= fault.at || fault.at + fault.kind.lasts() <= other.at;
+            held(&fault.kind).is_some() && held(&fault.kind) == held(&other.kind) && !apart
+        };
+        if let Some((other, _, fault_before)) = faults[..place].iter().find(|(_, _, other)| overlaps(other)) {
+            let what = format!("it holds what fault[{other}] (`{}`) holds at that time", fault_before.kind.key());
+            let help = "the end of one would end the other: let one begin when the other is over";
+            builder.refuse(table.span(), table.key(fault.kind.key()), what, help);
+        }
+    }
+}

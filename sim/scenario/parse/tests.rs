@@ -1,0 +1,240 @@
+//! Malformed scenarios, each with the line, the key and the words of its error; and what a correct one comes out as.
+
+use std::time::Duration;
+
+use super::{Override, Problem, ScenarioError};
+use crate::scenario::{FaultKind, Part, Scenario};
+
+/// A correct scenario, of which each test breaks something. Its lines are counted from 1.
+const CORRECT: &str = r#"# Does the registry catch up after a burst?
+seed = 7
+[fleet]
+raes = 200
+update_every = "10s"
+[pipeline]
+shard_groups = 2
+bridges = 2
+[[phase]]
+name = "steady"
+lasts = "5s"
+[[phase]]
+name = "burst"
+lasts = "10s"
+rate = 8.0
+[[fault]]
+at = "burst + 5s"
+kill = { part = "bridge", index = 1, back_after = "2s" }
+[checks]
+converged_within = "20s"
+lag_peak = { at_most = 20_000 }
+"#;
+
+fn problems(text: &str, overrides: &[&str]) -> Vec<Problem> {
+    let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().expect("key=value")).collect();
+    match Scenario::from_text("test", text, &overrides, None) {
+        Ok(scenario) => panic!("accepted: {scenario:#?}"),
+        Err(ScenarioError::Invalid(problems)) => problems.0,
+        Err(error @ ScenarioError::Read { .. }) => panic!("{error}"),
+    }
+}
+
+/// The correct scenario with `from` replaced by `to` has exactly one problem: on this line, at this key, in these words.
+#[track_caller]
+fn refused(from: &str, to: &str, line: usize, key: &str, words: &str) {
+    assert!(CORRECT.contains(from), "{from:?} is not in the correct scenario");
+    let problems = problems(&CORRECT.replacen(from, to, 1), &[]);
+    let shown = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
+    assert_eq!(problems.len(), 1, "{shown}");
+    assert_eq!((problems[0].line, problems[0].key.as_str()), (line, key), "{shown}");
+    assert!(shown.contains(words), "no {words:?} in:\n{shown}");
+}
+
+#[test]
+fn a_correct_scenario_is_read_with_its_defaults() {
+    let scenario = Scenario::from_text("burst", CORRECT, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(scenario.name, "burst");
+    assert_eq!(scenario.question, "Does the registry catch up after a burst?");
+    assert_eq!((scenario.seed, scenario.fleet.raes, scenario.fleet.devices_per_rae), (7, 200, 12));
+    assert_eq!((scenario.pipeline.partitions, scenario.pipeline.registries), (12, 1));
+    assert_eq!(scenario.phases[1].rate, 8.0);
+    let fault = &scenario.faults[0];
+    assert_eq!((fault.at, fault.at_text.as_str()), (Duration::from_secs(10), "burst + 5s"));
+    assert_eq!(fault.kind, FaultKind::Kill { part: Part::Bridge, index: 1, back_after: Duration::from_secs(2) });
+    assert_eq!(scenario.checks.lag_peak, Some(20_000));
+    assert_eq!(scenario.checks.quiet_lag, 300);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_known_one() {
+    refused("raes = 200", "raess = 200", 4, "fleet.raess", "did you mean `raes`?");
+    refused("[checks]", "[check]", 19, "check", "did you mean `checks`?");
+    refused("rate = 8.0", "rates = 8.0", 15, "phase[1].rates", "did you mean `rate`?");
+    refused("index = 1", "indx = 1", 18, "fault[0].kill.indx", "did you mean `index`?");
+    refused("at_most = 20_000", "atmost = 20_000", 21, "checks.lag_peak.atmost", "did you mean `at_most`?");
+    refused("seed = 7", "sed = 7", 2, "sed", "did you mean `seed`?");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_with_the_right_one() {
+    refused("raes = 200", "raes = \"many\"", 4, "fleet.raes", "expected a whole number");
+    refused("raes = 200", "raes = 2.5", 4, "fleet.raes", "expected a whole number");
+    refused("rate = 8.0", "rate = true", 15, "phase[1].rate", "expected a number");
+    refused("lasts = \"5s\"", "lasts = 5", 11, "phase[0].lasts", "expected a duration such as");
+    refused("{ at_most = 20_000 }", "20_000", 21, "checks.lag_peak", "such as { at_most = 20_000 }");
+    refused("[fleet]\nraes", "[[fleet]]\nraes", 3, "fleet", "only [[phase]] and [[fault]] are lists");
+    let positional = "kill = [\"bridge\", 1, \"2s\"]";
+    let kill = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }";
+    refused(kill, positional, 18, "fault[0].kill", "a list where");
+    refused("[[fault]]", "[fault]", 16, "fault", "write it as [[fault]]");
+}
+
+#[test]
+fn a_duration_or_size_that_is_none_is_refused_at_its_key() {
+    refused("lasts = \"5s\"", "lasts = \"5 s\"", 11, "phase[0].lasts", "\"250ms\"");
+    refused("lasts = \"5s\"", "lasts = \"10x\"", 11, "phase[0].lasts", "\"250ms\"");
+    refused("back_after = \"2s\"", "back_after = \"2.5s\"", 18, "fault[0].kill.back_after", "\"250ms\"");
+    refused("raes = 200", "record_bytes = \"1 KB\"", 4, "fleet.record_bytes", "\"64KiB\"");
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_the_range() {
+    refused("raes = 200", "raes = 0", 4, "fleet.raes", "1 to 20,000");
+    refused("raes = 200", "raes = -5", 4, "fleet.raes", "-5 is out of range");
+    refused("raes = 200", "record_bytes = \"1MiB\"", 4, "fleet.record_bytes", "400 bytes to 65,536 bytes");
+    refused("raes = 200", "unset_share = 1.5", 4, "fleet.unset_share", "0 to 1");
+    refused("raes = 200", "qos = 2", 4, "fleet.qos", "0 to 1");
+    refused("rate = 8.0", "rate = -1", 15, "phase[1].rate", "0 to 1000");
+    refused("rate = 8.0", "rate = nan", 15, "phase[1].rate", "0 to 1000");
+    refused("lasts = \"5s\"", "lasts = \"0s\"", 11, "phase[0].lasts", "\"100ms\" to \"24h\"");
+    refused("seed = 7", "seed = -1", 2, "seed", "-1 is out of range");
+    refused("shard_groups = 2", "shard_groups = 3", 7, "pipeline.shard_groups", "1, 2, 4, 8 or 16");
+    refused("raes = 200", "raes = 20_000\ndevices_per_rae = 1_000", 4, "fleet.raes", "at most 1,000,000");
+}
+
+#[test]
+fn a_fault_must_hit_something_that_exists() {
+    refused("\"burst + 5s\"", "\"brust + 5s\"", 17, "fault[0].at", "did you mean `burst`?");
+    refused("\"burst + 5s\"", "\"burst + 5\"", 17, "fault[0].at", "\"5\" is no duration");
+    refused("\"burst + 5s\"", "\"burst - 5s\"", 17, "fault[0].at", "there is no phase");
+    refused("index = 1", "index = 2", 18, "fault[0].kill.index", "bridges = 2, counted from 0");
+    refused("part = \"bridge\"", "part = \"brigde\"", 18, "fault[0].kill.part", "did you mean `bridge`?");
+    refused("part = \"bridge\"", "part = \"registry\"", 18, "fault[0].kill.index", "registries = 1");
+}
+
+#[test]
+fn a_fault_has_one_known_kind_with_all_it_needs() {
+    refused("kill = {", "kil = {", 18, "fault[0].kil", "did you mean `kill`?");
+    refused("kill = {", "kil = {", 18, "fault[0].kil", "unknown fault kind");
+    refused("[checks]", "cut_link = { lasts = \"1s\" }\n[checks]", 19, "fault[0].cut_link", "one kind per [[fault]]");
+    refused("kill = { part = \"bridge\", index = 1, back_after = \"2s\" }\n", "", 16, "fault[0]", "add one kind");
+    refused(", back_after = \"2s\"", "", 18, "fault[0].kill.back_after", "missing");
+    refused("part = \"bridge\", index = 1, ", "", 18, "fault[0].kill.part", "part = \"bridge\" or \"registry\"");
+    refused("at = \"burst + 5s\"\n", "", 16, "fault[0].at", "at = \"burst + 5s\"");
+}
+
+#[test]
+fn a_fault_that_could_do_nothing_or_harm_another_is_refused() {
+    let kill = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }";
+    let lossy = "qos0_loss = { share = 0.1, lasts = \"2s\" }";
+    refused(kill, lossy, 18, "fault[0].qos0_loss", "set qos = 0");
+    let too_much = "missed_updates = { share = 1.1, lasts = \"2s\" }";
+    refused(kill, too_much, 18, "fault[0].missed_updates.share", "0 to 1");
+    refused("burst + 5s", "burst + 9s", 17, "fault[0].at", "the load ends at 15s");
+    let pause = "[[fault]]\nat = \"11s\"\npause = { part = \"bridge\", index = 1, lasts = \"1s\" }\n[checks]";
+    refused("[checks]", pause, 19, "fault[1].pause", "what fault[0] (`kill`) holds");
+}
+
+#[test]
+fn phases_are_there_and_have_names_of_their_own() {
+    let phases = CORRECT.split("[[phase]]").collect::<Vec<_>>();
+    let without = phases[0].to_owned() + "[checks]\n";
+    let problems = problems(&without, &[]);
+    assert_eq!((problems.len(), problems[0].key.as_str()), (1, "phase"));
+    refused("name = \"steady\"", "name = \"burst\"", 13, "phase[1].name", "phase[0] is called");
+    refused("name = \"steady\"", "name = \"settle\"", 10, "phase[0].name", "a phase of every run");
+    refused("name = \"steady\"", "name = \"Steady state\"", 10, "phase[0].name", "a-z, 0-9");
+    refused("name = \"steady\"\n", "", 9, "phase[0].name", "missing");
+    refused("lasts = \"10s\"\n", "", 12, "phase[1].lasts", "missing");
+}
+
+#[test]
+fn canaries_are_done_when_the_load_is() {
+    let canary = "rate = 8.0\ncanary = { clients = 10, over = \"9s\", messages = 20 }";
+    refused("rate = 8.0", canary, 16, "phase[1].canary", "still be sending");
+    let canary = "rate = 8.0\ncanary = { clients = 0, over = \"1s\", messages = 20 }";
+    refused("rate = 8.0", canary, 16, "phase[1].canary.clients", "1 to 20,000");
+}
+
+#[test]
+fn settings_of_the_pipeline_fit_together() {
+    refused("bridges = 2", "bridges = 4", 8, "pipeline.bridges", "only 2 shard_groups");
+}
+
+#[test]
+fn the_first_line_says_what_is_asked() {
+    refused("# Does the registry catch up after a burst?\n", "\n", 1, "question", "the first line must be a comment");
+    refused("# Does the registry catch up after a burst?", "#", 1, "question", "the first line must be a comment");
+}
+
+#[test]
+fn what_is_no_toml_is_refused_at_its_place() {
+    refused("raes = 200", "raes = ", 4, "fleet.raes", "not TOML");
+    refused("raes = 200", "raes = 200\nraes = 100", 5, "fleet.raes", "duplicate key");
+    refused("[pipeline]", "[pipeline", 6, "pipeline", "not TOML");
+}
+
+#[test]
+fn several_mistakes_are_reported_at_once_in_the_order_of_the_text() {
+    let text = CORRECT
+        .replace("raes = 200", "raess = 200")
+        .replace("lasts = \"5s\"", "lasts = \"5 s\"")
+        .replace("rate = 8.0", "rate = -8.0")
+        .replace("kill", "kil");
+    let found: Vec<_> = problems(&text, &[]).into_iter().map(|problem| (problem.line, problem.key)).collect();
+    let expected = [(4, "fleet.raess"), (11, "phase[0].lasts"), (15, "phase[1].rate"), (18, "fault[0].kil")];
+    assert_eq!(found, expected.map(|(line, key)| (line, key.to_owned())));
+}
+
+#[test]
+fn a_problem_is_shown_with_its_line_and_a_caret_below_the_place() {
+    let problem = &problems(&CORRECT.replace("raes = 200", "raess = 200"), &[])[0];
+    let lines: Vec<String> = problem.to_string().lines().map(str::to_owned).collect();
+    assert_eq!(
+        lines[..5],
+        ["error: `fleet.raess`: unknown key", " --> test:4:1", "  |", "4 | raess = 200", "  | ^^^^^"]
+    );
+}
+
+#[test]
+fn overrides_take_the_place_of_the_files_values() {
+    let overrides = ["fleet.raes=500", "fleet.update_every=2s", "phase.burst.rate=2", "phase.0.lasts=\"6s\""];
+    let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().expect("key=value")).collect();
+    let scenario = Scenario::from_text("test", CORRECT, &overrides, Some(99)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((scenario.seed, scenario.fleet.raes), (99, 500));
+    assert_eq!(scenario.fleet.update_every, Duration::from_secs(2));
+    assert_eq!((scenario.phases[1].rate, scenario.phases[0].lasts), (2.0, Duration::from_secs(6)));
+    assert_eq!(scenario.faults[0].at, Duration::from_secs(11), "the moment follows the lengthened phase");
+}
+
+#[test]
+fn a_wrong_override_is_named_as_one() {
+    let of = |text| {
+        let problem = problems(CORRECT, &[text]).remove(0);
+        (problem.file, problem.key, problem.column)
+    };
+    let set = |key: &str, column| ("--set".to_owned(), key.to_owned(), column);
+    assert_eq!(of("fleet.raess=500"), set("fleet.raess", 7));
+    assert_eq!(of("fleet.raes=0"), set("fleet.raes", 14));
+    assert_eq!(of("fleet.update_every=fast"), set("fleet.update_every", 22));
+    assert_eq!(of("phase.brust.rate=2"), set("phase.brust", 7));
+    assert!("fleet.raes".parse::<Override>().is_err());
+    assert!("=5".parse::<Override>().is_err());
+}
+
+#[test]
+fn the_resolved_scenario_shows_durations_as_a_file_has_them() {
+    let scenario = Scenario::from_text("test", CORRECT, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    let json = serde_json::to_value(&scenario).expect("plain data");
+    assert_eq!(json["fleet"]["update_every"], "10s");
+    assert_eq!(json["faults"][0]["kind"]["kill"]["back_after"], "2s");
+}
