@@ -23,7 +23,7 @@ type Step = Option<Vec<(usize, Option<i64>)>>;
 
 /// One fixed seed, so that a red run is red again.
 fn fixed_seed() -> ProptestConfig {
-    ProptestConfig { cases: 2000, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: 500, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 fn received() -> Wall {

@@ -1,0 +1,186 @@
+//! A tiny MQTT broker: clean sessions and wills for agents, one persistent session for the bridge, retained messages.
+//!
+//! It knows nothing of time: packets in, packets out. The world carries them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use dmp_core::{
+    agent::Message,
+    core::{ConnectionId, PacketId, Publication, Qos},
+};
+
+/// Most messages that the bridge may owe an acknowledgement for.
+const IN_FLIGHT: usize = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Client {
+    Agent(usize),
+    Bridge,
+}
+
+/// One network connection: a client's life counts too, as each life numbers its connections anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Line {
+    pub(crate) client: Client,
+    pub(crate) life: u32,
+    pub(crate) connection: ConnectionId,
+}
+
+/// From a client to the broker.
+#[derive(Debug, Clone)]
+pub(crate) enum Up {
+    Publish { message: Publication, packet: Option<PacketId> },
+    Subscribe { packet: PacketId, filters: Vec<String> },
+    Acknowledge(PacketId),
+    Disconnect,
+}
+
+/// From the broker to a client.
+#[derive(Debug, Clone)]
+pub(crate) enum Down {
+    Connected { session_present: bool },
+    Acknowledged(PacketId),
+    Subscribed(PacketId),
+    Message(Message),
+}
+
+#[derive(Default)]
+pub(crate) struct Broker {
+    lines: BTreeMap<Client, (Line, Option<Publication>)>,
+    retained: BTreeMap<Arc<str>, Bytes>,
+    /// The bridge's session: it outlives its connections.
+    session: Option<Session>,
+    /// What the bridge acknowledged and nobody has looked at yet.
+    pub(crate) acknowledged: Vec<Message>,
+    /// QoS 1 acknowledgements out of the order of delivery.
+    pub(crate) disordered: u32,
+}
+
+#[derive(Default)]
+struct Session {
+    waiting: VecDeque<Message>,
+    in_flight: VecDeque<Message>,
+    last_packet: u16,
+}
+
+impl Broker {
+    pub(crate) fn is_up(&self, line: Line) -> bool {
+        self.lines.get(&line.client).is_some_and(|(current, _)| *current == line)
+    }
+
+    pub(crate) fn line(&self, client: Client) -> Option<Line> {
+        self.lines.get(&client).map(|(line, _)| *line)
+    }
+
+    /// Whether a message of QoS 1 that arrives now reaches the bridge for certain.
+    pub(crate) fn keeps_for_bridge(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Messages that wait for the bridge or for its acknowledgement.
+    pub(crate) fn backlog(&self) -> usize {
+        self.session.as_ref().map_or(0, |session| session.waiting.len() + session.in_flight.len())
+    }
+
+    /// Takes over the client id; returns the line that lost it.
+    pub(crate) fn connect(
+        &mut self,
+        line: Line,
+        will: Option<Publication>,
+        out: &mut Vec<(Line, Down)>,
+    ) -> Option<Line> {
+        let lost = self.line(line.client);
+        self.cut(line.client, out);
+        self.lines.insert(line.client, (line, will));
+        let present = line.client == Client::Bridge && self.session.is_some();
+        out.push((line, Down::Connected { session_present: present }));
+        if line.client == Client::Bridge {
+            let session = self.session.get_or_insert_default();
+            let again = session.in_flight.iter().map(|message| Message { dup: true, ..message.clone() });
+            out.extend(again.map(|message| (line, Down::Message(message))));
+            self.pump(out);
+        }
+        lost
+    }
+
+    /// The connection of a client is gone without a word: its will is published.
+    pub(crate) fn cut(&mut self, client: Client, out: &mut Vec<(Line, Down)>) {
+        if let Some((_, Some(will))) = self.lines.remove(&client) {
+            self.route(&will, out);
+        }
+    }
+
+    pub(crate) fn take(&mut self, line: Line, packet: Up, out: &mut Vec<(Line, Down)>) {
+        if !self.is_up(line) {
+            return;
+        }
+        match packet {
+            Up::Publish { message, packet } => {
+                self.route(&message, out);
+                out.extend(packet.map(|packet| (line, Down::Acknowledged(packet))));
+            }
+            Up::Subscribe { packet, filters } => {
+                out.push((line, Down::Subscribed(packet)));
+                self.replay(line, &filters, out);
+            }
+            Up::Acknowledge(packet) => self.acknowledge(packet, out),
+            Up::Disconnect => {
+                self.lines.remove(&line.client);
+            }
+        }
+    }
+
+    /// A message reaches the bridge's session; also one that no client sent.
+    pub(crate) fn route(&mut self, message: &Publication, out: &mut Vec<(Line, Down)>) {
+        if message.retain {
+            self.retained.insert(message.topic.clone(), message.payload.clone());
+        }
+        let connected = self.line(Client::Bridge);
+        let Some(session) = &mut self.session else { return };
+        let (topic, payload) = (message.topic.clone(), message.payload.clone());
+        let forwarded = Message { topic, payload, packet: None, dup: false, retain: false };
+        match message.qos {
+            Qos::AtMostOnce => out.extend(connected.map(|line| (line, Down::Message(forwarded)))),
+            Qos::AtLeastOnce => session.waiting.push_back(forwarded),
+        }
+        self.pump(out);
+    }
+
+    fn replay(&mut self, line: Line, filters: &[String], out: &mut Vec<(Line, Down)>) {
+        let is_bridge = line.client == Client::Bridge;
+        for (topic, payload) in &self.retained {
+            if is_bridge || filters.iter().any(|filter| **filter == **topic) {
+                let (topic, payload) = (topic.clone(), payload.clone());
+                let message = Message { topic, payload, packet: None, dup: false, retain: true };
+                match &mut self.session {
+                    Some(session) if is_bridge => session.waiting.push_back(message),
+                    _ => out.push((line, Down::Message(message))),
+                }
+            }
+        }
+        self.pump(out);
+    }
+
+    fn acknowledge(&mut self, packet: PacketId, out: &mut Vec<(Line, Down)>) {
+        let Some(session) = &mut self.session else { return };
+        let Some(at) = session.in_flight.iter().position(|message| message.packet == Some(packet)) else { return };
+        self.disordered += u32::from(at > 0);
+        self.acknowledged.extend(session.in_flight.remove(at));
+        self.pump(out);
+    }
+
+    fn pump(&mut self, out: &mut Vec<(Line, Down)>) {
+        let (Some(line), Some(session)) = (self.line(Client::Bridge), &mut self.session) else { return };
+        while session.in_flight.len() < IN_FLIGHT {
+            let Some(mut message) = session.waiting.pop_front() else { return };
+            session.last_packet = session.last_packet % 1000 + 1;
+            message.packet = Some(PacketId(session.last_packet));
+            session.in_flight.push_back(message.clone());
+            out.push((line, Down::Message(message)));
+        }
+    }
+}

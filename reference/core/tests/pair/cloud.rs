@@ -1,0 +1,135 @@
+//! A tiny log and a tiny store, each with the invariant that it watches as things happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use dmp_core::{
+    bridge::OutgoingRecord,
+    dead_letter::header,
+    event::{self, Event, kafka_topic},
+    id::{Device, Rae, Session},
+    merge::{DeviceState, Rows, SessionRow},
+    registry::{Offset, Partition, Record},
+};
+
+pub(crate) const PARTITIONS: usize = 3;
+
+/// The topics of one Kafka, the committed offsets of one group.
+#[derive(Default)]
+pub(crate) struct Log {
+    events: [Vec<Record>; PARTITIONS],
+    stored: BTreeSet<(Bytes, Bytes)>,
+    dead_records: BTreeSet<(Partition, Offset)>,
+    newest_seq: BTreeMap<Session, u64>,
+    /// What each seq of a session said.
+    said: BTreeMap<(Session, u64), Bytes>,
+    pub(crate) committed: [Offset; PARTITIONS],
+}
+
+impl Log {
+    /// Appends a record.
+    ///
+    /// # Panics
+    /// If a seq appears for the first time below one of its session that has appeared (C4), or says something else than
+    /// before (C1).
+    pub(crate) fn append(&mut self, record: OutgoingRecord) -> (Partition, Offset) {
+        let value = |name| record.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());
+        let partition = crc32fast::hash(&record.key) as usize % PARTITIONS;
+        if record.topic == kafka_topic::DEAD_LETTER {
+            let number = |name| value(name).and_then(|text| text.parse::<i64>().ok());
+            if let (Some(of), Some(offset)) = (number(header::SOURCE_PARTITION), number(header::SOURCE_OFFSET)) {
+                self.dead_records.insert((Partition::try_from(of).unwrap(), offset));
+            }
+            self.stored.insert((record.key, record.value));
+            return (0, 0);
+        }
+        self.stored.insert((record.key.clone(), record.value.clone()));
+        if let Ok(Event::State(event)) = decode(&record.key, &record.value) {
+            let (session, seq) = (event.version.session, event.version.seq.get());
+            if let Some(said) = self.said.insert((session, seq), record.value.clone()) {
+                assert_eq!(said, record.value, "C1: seq {seq} of {session} says two things");
+            } else {
+                let newest = self.newest_seq.insert(session, seq).unwrap_or(0);
+                assert!(seq > newest, "C4: seq {seq} of {session} first appears behind {newest}");
+            }
+        }
+        let log = &mut self.events[partition];
+        let (partition, offset) = (Partition::try_from(partition).unwrap(), Offset::try_from(log.len()).unwrap());
+        let retained = value("mqtt-retain") == Some("1");
+        let (key, value) = (Some(record.key), Some(record.value));
+        log.push(Record { partition, offset, timestamp: record.timestamp, key, value, retained });
+        (partition, offset)
+    }
+
+    pub(crate) fn read(&self, partition: Partition, offset: Offset) -> Option<&Record> {
+        self.events[usize::try_from(partition).unwrap()].get(usize::try_from(offset).unwrap())
+    }
+
+    pub(crate) fn holds(&self, topic: &str, payload: &Bytes) -> bool {
+        self.stored.contains(&(Bytes::copy_from_slice(topic.as_bytes()), payload.clone()))
+    }
+
+    pub(crate) fn lag(&self) -> usize {
+        self.events.iter().zip(self.committed).map(|(log, at)| log.len() - usize::try_from(at).unwrap()).sum()
+    }
+
+    /// Commits an offset.
+    ///
+    /// # Panics
+    /// If it falls (C6), or a record below it is neither in durable rows nor quarantined (C5).
+    pub(crate) fn commit(&mut self, partition: Partition, offset: Offset, store: &Store) {
+        let at = &mut self.committed[usize::try_from(partition).unwrap()];
+        let from = std::mem::replace(at, offset);
+        assert!(offset >= from, "C6: the committed offset of {partition} falls from {from} to {offset}");
+        for passed in from..offset {
+            let record = self.read(partition, passed).expect("C5: committed beyond the end");
+            let reflected = store.reflects(record) || self.dead_records.contains(&(partition, passed));
+            assert!(reflected, "C5: {partition}/{passed} is committed and not durable: {record:?}");
+        }
+    }
+}
+
+/// The rows of one database.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) devices: BTreeMap<Device, DeviceState>,
+    sessions: BTreeMap<(Device, Session), SessionRow>,
+    raes: BTreeMap<Rae, event::Presence>,
+}
+
+impl Store {
+    pub(crate) fn write(&mut self, rows: &Rows) {
+        for (device, state) in &rows.devices {
+            self.devices.entry(*device).or_default().join(state);
+        }
+        for (key, session) in &rows.sessions {
+            self.sessions.entry(*key).or_insert_with(|| session.clone());
+        }
+        for (rae, presence) in &rows.raes {
+            let stored = self.raes.entry(rae.clone()).or_insert(*presence);
+            *stored = (*stored).max(*presence);
+        }
+    }
+
+    pub(crate) fn presence(&self, rae: &Rae) -> Option<&event::Presence> {
+        self.raes.get(rae)
+    }
+
+    fn reflects(&self, record: &Record) -> bool {
+        let (Some(key), Some(value)) = (&record.key, &record.value) else { return false };
+        match decode(key, value) {
+            Ok(Event::State(_)) if record.retained => true,
+            Ok(Event::State(event)) => {
+                let entered = self.sessions.contains_key(&(event.device, event.version.session));
+                let stored = self.devices.get(&event.device).cloned();
+                entered && stored.is_some_and(|mut state| !state.apply(&event, record.timestamp))
+            }
+            Ok(Event::Status(rae, presence)) => self.raes.get(&rae).is_some_and(|stored| *stored >= presence),
+            Err(_) => false,
+        }
+    }
+}
+
+fn decode(key: &Bytes, value: &Bytes) -> Result<Event, event::Poison> {
+    event::decode(std::str::from_utf8(key).map_err(|_| event::Poison::Key)?, value)
+}
