@@ -17,6 +17,8 @@ mod partition;
 mod producer;
 mod segment;
 mod server;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::{
