@@ -136,18 +136,16 @@ impl Call {
         let (number, version, correlation_id) = (start.get_i16(), start.get_i16(), start.get_i32());
         let not_offered = Refused::NotOffered { key: number, version };
         let Ok(key) = ApiKey::try_from(number) else { return Err(not_offered) };
-        let Some((.., newest)) = SUPPORTED.iter().find(|(offered, ..)| *offered == key) else {
+        let Some((_, oldest, newest)) = SUPPORTED.iter().find(|(offered, ..)| *offered == key) else {
             return Err(not_offered);
         };
-        let offered =
-            SUPPORTED.iter().any(|(one, oldest, newest)| *one == key && (*oldest..=*newest).contains(&version));
-        if !offered && !(key == ApiKey::ApiVersions && version > *newest) {
-            return Err(not_offered);
-        }
-        if !offered {
+        if key == ApiKey::ApiVersions && version > *newest {
             // Kafka answers a version of ApiVersions that it does not know in version 0, with its own versions in it.
             let client_id = String::new();
             return Ok(Call { key, version: VERSION_UNKNOWN, client_id, correlation_id, body: Bytes::new() });
+        }
+        if !(*oldest..=*newest).contains(&version) {
+            return Err(not_offered);
         }
         let header = RequestHeader::decode(&mut frame, key.request_header_version(version))
             .map_err(|error| Refused::Malformed(error.into()))?;

@@ -1,7 +1,8 @@
 //! Connections: accepted, read in frames, answered in order.
 //!
 //! As in Kafka, a connection has one request in work at a time. While it waits for an answer its end is watched for: a
-//! client that is gone must not be waited for, nor counted as joined.
+//! client that is gone must not be waited for, nor counted as joined. Requests are bounded in size, but the codec makes
+//! room for as many elements as an array claims to have: one more reason to listen on loopback only.
 
 use std::{io, sync::Arc};
 

@@ -50,7 +50,9 @@ impl Bench {
     fn producer(&self, settings: &[(&str, &str)]) -> ThreadedProducer<Deliveries> {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", "1");
-        settings.iter().for_each(|(key, value)| drop(config.set(*key, *value)));
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
         config.create_with_context(Deliveries::default()).expect("a producer")
     }
 
@@ -58,7 +60,9 @@ impl Bench {
         let mut config = self.client();
         config.set("group.id", group).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false").set("heartbeat.interval.ms", "100");
-        settings.iter().for_each(|(key, value)| drop(config.set(*key, *value)));
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
         config.create().expect("a consumer")
     }
 
