@@ -19,7 +19,7 @@ use dmp_service::store::{Database, Store, StoreError};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    histories::{Record, arrivals, device, name, rows, snapshot, version},
+    histories::{Record, arrivals, delta, device, name, rows, snapshot, version},
     stage::{Stage, Tally, write},
 };
 
@@ -71,16 +71,19 @@ pub(crate) async fn four_writers_and_a_cleaner_leave_nothing_wrong_and_nothing_o
 pub(crate) async fn writers_of_the_same_rows_do_not_deadlock(stage: &Stage) {
     let first = stage.migrated().await;
     drop(first);
-    let rounds: Vec<StateEvent> = (1..=1_200)
+    // Four rounds on one device, one for each writer, then the next device. Deltas alone: where a batch raises floors,
+    // their rows are locked first and keep others from those behind.
+    let rounds: Vec<StateEvent> = (1..=2_400)
         .map(|round| {
-            let value = Value::Integer(round);
-            let attributes = ["a", "b", "c", "d"].map(|key| (key, value.clone(), round as u64));
-            snapshot(device(round as u64 % 8), version(1, 1, round as u64), &attributes)
+            let keys = ["a", "b", "c", "d", "e", "f"].map(|key| (key, Value::Integer(round)));
+            delta(device(round as u64 / 4 % 8), version(1, 1, round as u64), &keys, &[])
         })
         .collect();
     let tally = write_in_parallel(stage, &rounds, 1).await;
     let deadlocks = tally.aborted.iter().filter(|reason| reason.contains("40P01")).count();
     assert_eq!(deadlocks, 0, "{:?}", tally.aborted);
+    // Those who only have to wait for each other do so; serializable transactions may have to be tried again.
+    assert!(tally.aborted.is_empty() || stage.url().contains("serializable"), "{:?}", tally.aborted);
     assert!(tally.ambiguous.is_empty(), "{:?}", tally.ambiguous);
 }
 
