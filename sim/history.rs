@@ -42,8 +42,8 @@ pub enum What {
 
     /// An agent numbered and saved an event.
     Recorded(Publish),
-    /// The fleet put an event on the wire.
-    Sent(Publish, Copy),
+    /// The fleet put an event on the wire; its payload's identity ties it to what is seen between broker and bridge.
+    Sent(Publish, Copy, PayloadHash),
     /// A fault swallowed an event: it was saved, and never sent.
     Withheld(Publish),
     /// A fault lost an event on its way at QoS 0.

@@ -1,5 +1,12 @@
 //! Figures of a run, folded from its history: percentiles, time series, who healed what. No check, no opinion.
 
+mod fold;
+pub(crate) mod lag;
+mod sample;
+
+pub(crate) use fold::MEMORY_GAUGE;
+pub use fold::{FiguresFold, Snapshot};
+
 use serde::Serialize;
 
 /// Percentiles of one quantity.

@@ -130,6 +130,68 @@ fn seconds<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error
     to.serialize_f64((at.as_secs_f64() * 1e6).round() / 1e6)
 }
 
+impl CheckId {
+    /// Every check, in the order of the catalogue.
+    pub const ALL: [CheckId; 15] = [
+        CheckId::C1,
+        CheckId::C2,
+        CheckId::C3,
+        CheckId::C4,
+        CheckId::C5,
+        CheckId::C5b,
+        CheckId::C6,
+        CheckId::C7,
+        CheckId::C8,
+        CheckId::C9,
+        CheckId::C10,
+        CheckId::C11,
+        CheckId::C12,
+        CheckId::C15,
+        CheckId::Generator,
+    ];
+
+    /// Its name in plain words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckId::C1 => "provenance",
+            CheckId::C2 => "attribute monotonicity",
+            CheckId::C3 => "floor monotonicity",
+            CheckId::C4 => "key and order",
+            CheckId::C5 => "commit safety",
+            CheckId::C5b => "start position",
+            CheckId::C6 => "commit monotonicity",
+            CheckId::C7 => "boundedness",
+            CheckId::C8 => "acknowledged is stored",
+            CheckId::C9 => "convergence",
+            CheckId::C10 => "staleness",
+            CheckId::C11 => "lag",
+            CheckId::C12 => "progress",
+            CheckId::C15 => "conservation",
+            CheckId::Generator => "generator",
+        }
+    }
+
+    /// Whether its failure stands in an invalid run.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self {
+            CheckId::C1
+            | CheckId::C2
+            | CheckId::C3
+            | CheckId::C4
+            | CheckId::C5
+            | CheckId::C5b
+            | CheckId::C6
+            | CheckId::C7
+            | CheckId::C8
+            | CheckId::C15 => Class::Safety,
+            CheckId::C9 | CheckId::C10 | CheckId::C11 | CheckId::C12 => Class::Liveness,
+            CheckId::Generator => Class::Validity,
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

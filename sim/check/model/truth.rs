@@ -1,0 +1,173 @@
+//! Which devices differ from the plan: kept up with each read, for the devices that changed on either side only.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use dmp_core::event::{AttributeName, CONNECTION, Value};
+
+use super::{Digest, Rows, Source};
+use crate::fleet::plan::{ATTRIBUTES, ChangeNumber, DeviceIndex, Plan};
+
+/// How a device differs from the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::check) enum Difference {
+    /// It is not shown at all.
+    NotShown,
+    /// It is shown under another RAE.
+    Rae,
+    /// This attribute is missing.
+    Missing(AttributeName),
+    /// This attribute is shown, and the device does not have it.
+    TooMuch(AttributeName),
+    /// This attribute has another value.
+    Other(AttributeName),
+    /// It is shown before it exists.
+    TooEarly,
+}
+
+/// Devices that differ from the plan.
+#[derive(Debug)]
+pub(in crate::check) struct Truth {
+    /// Times at which a device comes into being or changes, on the plan's clock.
+    upcoming: Vec<(u32, DeviceIndex)>,
+    next: usize,
+    started: bool,
+    behind: BTreeSet<DeviceIndex>,
+    expected: usize,
+    /// When the set of devices behind was last another.
+    pub(in crate::check) moved: Duration,
+    /// Whole reads so far.
+    pub(in crate::check) reads: u64,
+}
+
+impl Truth {
+    pub(super) fn new(plan: &Plan) -> Truth {
+        let mut upcoming = Vec::new();
+        for (index, device) in (0..).map(DeviceIndex).zip(&plan.devices) {
+            let arrives = plan.raes[device.rae.0 as usize].stay.map(|(from, _)| from);
+            upcoming.extend(arrives.into_iter().chain(device.changes.iter().map(|c| c.at)).map(|at| (ms(at), index)));
+        }
+        upcoming.sort_unstable();
+        Truth {
+            upcoming,
+            next: 0,
+            started: false,
+            behind: BTreeSet::new(),
+            expected: 0,
+            moved: Duration::ZERO,
+            reads: 0,
+        }
+    }
+
+    /// Devices whose rows differ from the plan, as of the last read.
+    pub(in crate::check) fn behind(&self) -> &BTreeSet<DeviceIndex> {
+        &self.behind
+    }
+
+    /// Devices that exist by the last read.
+    pub(in crate::check) fn expected(&self) -> usize {
+        self.expected
+    }
+
+    /// Compares the `touched` devices, and those that the plan changed since the last read.
+    pub(super) fn read(
+        &mut self,
+        plan: &Plan,
+        rows: &Rows,
+        touched: &mut BTreeSet<DeviceIndex>,
+        planned: Option<Duration>,
+        at: Duration,
+    ) {
+        if !std::mem::replace(&mut self.started, true) {
+            let standing = (0..).map(DeviceIndex).zip(&plan.devices).filter(|(_, d)| stay(plan, d.rae.0).is_none());
+            touched.extend(standing.map(|(index, _)| index));
+            self.expected = touched.len();
+        }
+        if let Some(planned) = planned {
+            while let Some(&(when, device)) = self.upcoming.get(self.next).filter(|(when, _)| *when <= ms(planned)) {
+                self.next += 1;
+                touched.insert(device);
+                let arrives = stay(plan, plan.devices[device.0 as usize].rae.0);
+                self.expected += usize::from(arrives.is_some_and(|(from, _)| ms(from) == when));
+            }
+        }
+        let mut moved = false;
+        for &device in touched.iter() {
+            moved |= match difference(plan, rows, device, planned) {
+                Some(_) => self.behind.insert(device),
+                None => self.behind.remove(&device),
+            };
+        }
+        self.reads += 1;
+        if moved {
+            self.moved = at;
+        }
+    }
+}
+
+/// How the rows of a device differ from the plan at `planned`; `None` where they do not.
+pub(in crate::check) fn difference(
+    plan: &Plan,
+    rows: &Rows,
+    device: DeviceIndex,
+    planned: Option<Duration>,
+) -> Option<Difference> {
+    let stored = rows.device(device);
+    if let Some((from, _)) = stay(plan, plan.devices[device.0 as usize].rae.0)
+        && planned.is_none_or(|planned| planned < from)
+    {
+        return stored.floor.map(|_| Difference::TooEarly);
+    }
+    if stored.floor.is_none() {
+        return Some(Difference::NotShown);
+    }
+    let change = planned.map_or(ChangeNumber(0), |planned| plan.change_at(device, planned));
+    let planned_names = (0..ATTRIBUTES.len()).find_map(|index| attribute_difference(plan, rows, device, change, index));
+    planned_names
+        .or_else(|| connection_difference(plan, rows, device, change))
+        .or_else(|| {
+            let known = |name: &str| name == CONNECTION || ATTRIBUTES.contains(&name);
+            let extra = rows.shown(device).find(|(name, _)| !known(name.as_str()));
+            extra.map(|(name, _)| Difference::TooMuch(name.clone()))
+        })
+        .or_else(|| (!stored.rae_right).then_some(Difference::Rae))
+}
+
+fn attribute_difference(
+    plan: &Plan,
+    rows: &Rows,
+    device: DeviceIndex,
+    change: ChangeNumber,
+    index: usize,
+) -> Option<Difference> {
+    let (origin, present) = plan.origin(device, change, index);
+    let row = rows.get(device, ATTRIBUTES[index]).filter(|row| row.shown);
+    let name = || crate::fleet::plan::attribute(index);
+    match (row, present) {
+        (None, false) => None,
+        (None, true) => Some(Difference::Missing(name())),
+        (Some(_), false) => Some(Difference::TooMuch(name())),
+        (Some(row), true) if row.source == Source::Change(origin) => None,
+        // Values that repeat lead back to the latest change that gave them.
+        (Some(row), true) => {
+            (row.digest != Digest::of(&plan.value(device, origin, index))).then(|| Difference::Other(name()))
+        }
+    }
+}
+
+fn connection_difference(plan: &Plan, rows: &Rows, device: DeviceIndex, change: ChangeNumber) -> Option<Difference> {
+    let name = || AttributeName::try_from(CONNECTION).expect("valid by hand");
+    let wanted = if plan.attached(device, change) { "attached" } else { "detached" };
+    match rows.get(device, CONNECTION).filter(|row| row.shown) {
+        None => Some(Difference::Missing(name())),
+        Some(row) => (row.digest != Digest::of(&Value::Text(wanted.into()))).then(|| Difference::Other(name())),
+    }
+}
+
+fn stay(plan: &Plan, rae: u32) -> Option<(Duration, Duration)> {
+    plan.raes[rae as usize].stay
+}
+
+/// Rounded up, so that nothing is expected before it happens.
+fn ms(at: Duration) -> u32 {
+    u32::try_from(at.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,341 @@
+//! The fold from history to figures.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use dmp_core::event::{Body, Event, Value};
+use hdrhistogram::Histogram;
+
+use super::{FaultFigures, Figures, HealedBy, Percentiles, PhaseFigures, Point, lag::Lag, sample::Sample};
+use crate::{
+    fleet::plan::{ChangeKind, DeviceIndex, Plan},
+    history::{Appended, Entry, Gauge, Process, Stage, What},
+    scenario::{Part, Scenario},
+};
+
+/// Time between two points of the series.
+const POINT_EVERY: Duration = Duration::from_secs(1);
+
+/// Time between two readings of staleness: fine enough for a percentile, coarse enough to cost nothing.
+const STALENESS_EVERY: Duration = Duration::from_millis(250);
+
+/// Name of the gauge that holds the resident memory of a process.
+pub(crate) const MEMORY_GAUGE: &str = "memory_bytes";
+
+/// Folds the history into [`Figures`].
+#[derive(Debug)]
+pub struct FiguresFold {
+    scenario: Arc<Scenario>,
+    plan: Arc<Plan>,
+    now: Duration,
+    phases: Vec<OpenPhase>,
+    lag: Lag,
+    sample: Sample,
+    counts: Counts,
+    point: Counts,
+    point_at: Duration,
+    staleness_at: Duration,
+    staleness: Duration,
+    devices_behind: u64,
+    queues: BTreeMap<String, u64>,
+    in_log: Vec<u32>,
+    open_faults: Vec<(usize, usize)>,
+    figures: Figures,
+}
+
+/// What the live progress line shows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Snapshot {
+    /// Time since the begin of the run.
+    pub at: Duration,
+    /// Name of the phase.
+    pub phase: String,
+    /// Its place in every run.
+    pub stage: Option<Stage>,
+    /// The newest point of the series.
+    pub point: Point,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    published: u64,
+    appended: u64,
+    reflected: u64,
+}
+
+#[derive(Debug)]
+struct OpenPhase {
+    name: Arc<str>,
+    stage: Stage,
+    begins: Duration,
+    ends: Duration,
+    counts: Counts,
+    latency: Histogram<u64>,
+    staleness: Histogram<u64>,
+    lag_committed: Histogram<u64>,
+    lag_reflected: Histogram<u64>,
+}
+
+impl FiguresFold {
+    /// The figures of a run of `scenario`.
+    #[must_use]
+    pub fn new(scenario: Arc<Scenario>, plan: Arc<Plan>) -> FiguresFold {
+        FiguresFold {
+            in_log: vec![0; plan.devices.len()],
+            sample: Sample::new(plan.clone()),
+            scenario,
+            plan,
+            now: Duration::ZERO,
+            phases: Vec::new(),
+            lag: Lag::default(),
+            counts: Counts::default(),
+            point: Counts::default(),
+            point_at: Duration::ZERO,
+            staleness_at: Duration::ZERO,
+            staleness: Duration::ZERO,
+            devices_behind: 0,
+            queues: BTreeMap::new(),
+            open_faults: Vec::new(),
+            figures: Figures::default(),
+        }
+    }
+
+    /// Takes the next entry of the history.
+    pub fn observe(&mut self, entry: &Entry) {
+        self.pass_time(entry.at);
+        if self.lag.observe(entry) {
+            let (committed, reflected) = (self.lag.committed(), self.lag.reflected());
+            if let Some(phase) = self.phases.last_mut() {
+                record(&mut phase.lag_committed, committed);
+                record(&mut phase.lag_reflected, reflected);
+            }
+        }
+        match &entry.what {
+            What::Phase { name, stage } => self.phase(name, *stage, entry.at),
+            What::FaultBegan(fault) => self.fault_began(*fault, entry.at),
+            What::FaultEnded(fault) => self.fault_ended(*fault, entry.at),
+            What::Lateness(lateness) => {
+                self.figures.lateness_ms_max = self.figures.lateness_ms_max.max(millis(*lateness));
+            }
+            What::Sent(..) => self.count(|counts| counts.published += 1),
+            What::Appended(record) => {
+                self.count(|counts| counts.appended += 1);
+                self.healed(record);
+            }
+            What::Reflected { device, rev } => self.reflected(*device, *rev, entry.at),
+            What::Gauges(process, gauges) => self.gauges(*process, gauges),
+            _ => {}
+        }
+    }
+
+    /// What the live progress line shows now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let phase = self.phases.last();
+        let mut point = self.figures.series.last().cloned().unwrap_or_default();
+        (point.lag_committed, point.lag_reflected) = (self.lag.committed(), self.lag.reflected());
+        Snapshot {
+            at: self.now,
+            phase: phase.map(|phase| phase.name.to_string()).unwrap_or_default(),
+            stage: phase.map(|phase| phase.stage),
+            point,
+        }
+    }
+
+    /// The figures, once the history has ended.
+    #[must_use]
+    pub fn finish(mut self) -> Figures {
+        if self.now > self.point_at {
+            self.add_point(self.now);
+        }
+        if let Some(phase) = self.phases.last_mut() {
+            phase.ends = self.now;
+        }
+        let all = self.plan.devices.iter().flat_map(|device| &device.changes).filter(|c| carries_rev(c.kind)).count();
+        let healed = &mut self.figures.healed_by;
+        healed.never = (all as u64).saturating_sub(healed.update + healed.snapshot);
+        self.figures.phases = self.phases.iter().map(OpenPhase::figures).collect();
+        self.figures
+    }
+
+    fn count(&mut self, add: impl Fn(&mut Counts)) {
+        add(&mut self.counts);
+        if let Some(phase) = self.phases.last_mut() {
+            add(&mut phase.counts);
+        }
+    }
+
+    fn phase(&mut self, name: &Arc<str>, stage: Stage, at: Duration) {
+        if let Some(phase) = self.phases.last_mut() {
+            phase.ends = at;
+        }
+        if stage == Stage::Load {
+            self.sample.load_begins(at);
+        }
+        self.phases.push(OpenPhase::new(name.clone(), stage, at));
+    }
+
+    fn fault_began(&mut self, fault: usize, at: Duration) {
+        let what = self.scenario.faults.get(fault).map_or("unknown".to_owned(), |fault| {
+            serde_json::to_string(&fault.kind).unwrap_or_else(|_| fault.kind.key().to_owned())
+        });
+        self.figures.faults.push(FaultFigures { what, began_s: at.as_secs_f64(), ended_s: None });
+        self.open_faults.push((fault, self.figures.faults.len() - 1));
+    }
+
+    fn fault_ended(&mut self, fault: usize, at: Duration) {
+        if let Some(place) = self.open_faults.iter().position(|(open, _)| *open == fault) {
+            let (_, index) = self.open_faults.remove(place);
+            self.figures.faults[index].ended_s = Some(at.as_secs_f64());
+        }
+    }
+
+    fn reflected(&mut self, device: DeviceIndex, rev: i64, at: Duration) {
+        for intended in self.sample.reflected(device, rev) {
+            let phase = self.phases.iter_mut().rev().find(|phase| phase.begins <= intended);
+            if let Some(phase) = phase {
+                record(&mut phase.latency, micros(at.saturating_sub(intended)));
+            }
+        }
+    }
+
+    fn gauges(&mut self, process: Process, gauges: &[Gauge]) {
+        for gauge in gauges {
+            let (name, most) = if &*gauge.name == MEMORY_GAUGE {
+                let part = match process.part {
+                    Part::Bridge => "bridge",
+                    Part::Registry => "registry",
+                };
+                (format!("{part} {}", process.index), &mut self.figures.memory_bytes)
+            } else {
+                (gauge.name.to_string(), &mut self.queues)
+            };
+            let deepest = most.entry(name).or_default();
+            *deepest = gauge.value.max(*deepest);
+        }
+    }
+
+    /// Who brought the changes up to this record's `rev` into the log.
+    fn healed(&mut self, appended: &Appended) {
+        let Some(Event::State(event)) = appended.event.as_deref() else { return };
+        let Some(device) = self.plan.device(event.device) else { return };
+        let (rev, snapshot) = match &event.body {
+            Body::Delta { set, .. } => (set.get("rev"), false),
+            Body::Snapshot { attributes } => (attributes.get("rev").map(|(value, _)| value), true),
+        };
+        let Some(&Value::Integer(rev)) = rev else { return };
+        let changes = &self.plan.devices[device.0 as usize].changes;
+        let rev = u32::try_from(rev).unwrap_or(0).min(changes.len() as u32);
+        let before = std::mem::replace(&mut self.in_log[device.0 as usize], rev);
+        self.in_log[device.0 as usize] = rev.max(before);
+        let opening = snapshot && event.version.seq.get() == 1;
+        for change in &changes[before as usize..rev.max(before) as usize] {
+            match change.kind {
+                ChangeKind::Detach => {}
+                // The update of its own of a device that is plugged in is the snapshot that opens its session.
+                ChangeKind::Attach if opening => self.figures.healed_by.update += 1,
+                ChangeKind::Attach | ChangeKind::Update { .. } if snapshot => self.figures.healed_by.snapshot += 1,
+                ChangeKind::Attach | ChangeKind::Update { .. } => self.figures.healed_by.update += 1,
+            }
+        }
+    }
+
+    fn pass_time(&mut self, to: Duration) {
+        while self.staleness_at + STALENESS_EVERY <= to {
+            self.staleness_at += STALENESS_EVERY;
+            self.read_staleness(self.staleness_at);
+        }
+        while self.point_at + POINT_EVERY <= to {
+            self.add_point(self.point_at + POINT_EVERY);
+        }
+        self.now = self.now.max(to);
+    }
+
+    fn read_staleness(&mut self, at: Duration) {
+        let Some(phase) = self.phases.last_mut() else { return };
+        let (mut oldest, mut behind) = (Duration::ZERO, 0);
+        for age in self.sample.ages(at) {
+            record(&mut phase.staleness, micros(age));
+            oldest = oldest.max(age);
+            behind += u64::from(!age.is_zero());
+        }
+        self.staleness = oldest;
+        self.devices_behind = behind;
+    }
+
+    fn add_point(&mut self, at: Duration) {
+        self.counts.reflected = self.lag.reflected_records();
+        let seconds = (at - self.point_at).as_secs_f64();
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        self.figures.series.push(Point {
+            at_s: at.as_secs_f64(),
+            published_per_s: rate(self.counts.published, self.point.published),
+            appended_per_s: rate(self.counts.appended, self.point.appended),
+            reflected_per_s: rate(self.counts.reflected, self.point.reflected),
+            lag_committed: self.lag.committed(),
+            lag_reflected: self.lag.reflected(),
+            lag_committed_s: self.lag.age(at).as_secs_f64(),
+            staleness_ms: millis(self.staleness),
+            devices_behind: self.devices_behind,
+            queues: std::mem::take(&mut self.queues),
+        });
+        self.point = self.counts;
+        self.point_at = at;
+    }
+}
+
+impl OpenPhase {
+    fn new(name: Arc<str>, stage: Stage, begins: Duration) -> OpenPhase {
+        let histogram = || Histogram::new(3).expect("three digits are within 0 to 5");
+        OpenPhase {
+            name,
+            stage,
+            begins,
+            ends: begins,
+            counts: Counts::default(),
+            latency: histogram(),
+            staleness: histogram(),
+            lag_committed: histogram(),
+            lag_reflected: histogram(),
+        }
+    }
+
+    fn figures(&self) -> PhaseFigures {
+        PhaseFigures {
+            name: self.name.to_string(),
+            stage: self.stage,
+            begins_s: self.begins.as_secs_f64(),
+            ends_s: self.ends.as_secs_f64(),
+            published: self.counts.published,
+            appended: self.counts.appended,
+            latency_ms: percentiles(&self.latency, 1e-3),
+            staleness_ms: percentiles(&self.staleness, 1e-3),
+            lag_committed: percentiles(&self.lag_committed, 1.0),
+            lag_reflected: percentiles(&self.lag_reflected, 1.0),
+        }
+    }
+}
+
+fn percentiles(values: &Histogram<u64>, unit: f64) -> Percentiles {
+    if values.is_empty() {
+        return Percentiles::default();
+    }
+    // A bucket's upper end may lie above every value in it.
+    let at = |quantile: f64| values.value_at_quantile(quantile).min(values.max()) as f64 * unit;
+    Percentiles { count: values.len(), p50: at(0.5), p99: at(0.99), p999: at(0.999), max: values.max() as f64 * unit }
+}
+
+fn record(values: &mut Histogram<u64>, value: u64) {
+    values.record(value).expect("a histogram that resizes takes every value");
+}
+
+fn carries_rev(kind: ChangeKind) -> bool {
+    kind != ChangeKind::Detach
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
