@@ -25,7 +25,7 @@ use super::{clock::RunClock, copies::Copies, journal::Journal};
 use crate::{
     faults::{Handling, Tampering},
     fleet::plan::{ATTRIBUTES, ChangeKind, ChangeNumber, DeviceIndex, Plan, RaeIndex, attribute},
-    history::{Copy, Entry, Publish, What},
+    history::{Copy, Entry, PayloadHash, Publish, What},
     scenario::Scenario,
 };
 
@@ -363,12 +363,16 @@ impl LiveRae {
         match self.handling(publish, dup) {
             Handling::Send => {
                 self.client.publish(connection, packet, dup, message);
-                self.enter(What::Sent(publish, if dup { Copy::Resent } else { Copy::First }));
+                self.enter(What::Sent(
+                    publish,
+                    if dup { Copy::Resent } else { Copy::First },
+                    PayloadHash::of(&message.payload),
+                ));
                 None
             }
             Handling::SendTwice(later) => {
                 self.client.publish(connection, packet, dup, message);
-                self.enter(What::Sent(publish, Copy::First));
+                self.enter(What::Sent(publish, Copy::First, PayloadHash::of(&message.payload)));
                 let at = self.shared.clock.in_load().unwrap_or_default() + later;
                 self.copies.add(at, publish, Copy::Duplicate, message.clone());
                 None
@@ -412,7 +416,8 @@ impl LiveRae {
         let (Some(connection), Some(now)) = (self.connection, self.shared.clock.in_load()) else { return };
         while let Some((packet, copy)) = self.copies.next(now) {
             self.client.publish(connection, packet, false, &copy.message);
-            self.entries.push(self.shared.journal.entry(What::Sent(copy.publish, copy.kind)));
+            let payload = PayloadHash::of(&copy.message.payload);
+            self.entries.push(self.shared.journal.entry(What::Sent(copy.publish, copy.kind, payload)));
         }
     }
 
