@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod bridge;
+pub mod cli;
 pub mod config;
 pub mod drive;
 pub mod http;

@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     program::{Running, Stop, chain},
     stage::restart_on_panic,
-    store::{Store, StoreError},
+    store::{Access, Database, Store, StoreError},
 };
 
 mod adapter;
@@ -42,8 +42,8 @@ pub use config::{Clean, Config, Pipeline, Store as StoreConfig};
 pub use faults::Faults;
 use gauges::Gauges;
 
-/// Rest between two attempts to migrate a store that is not there yet.
-const MIGRATE_REST: Duration = Duration::from_millis(200);
+/// Rest between two attempts at a store that is not there yet.
+const STORE_REST: Duration = Duration::from_millis(200);
 
 /// Starts a registry on an open store; ready when it returns: migrated, Kafka and its topics there, the group joining.
 ///
@@ -90,6 +90,25 @@ pub async fn run<S: Store>(
     running.until(shutdown).await
 }
 
+/// Opens the store that the configuration names; one that is starting gets until `start_within`.
+///
+/// # Errors
+/// For a URL that names no store, and whatever the store says.
+pub async fn open_store(config: &Config) -> anyhow::Result<Database> {
+    let url = config.store.full_url().context("key `store.url`")?;
+    let until = Instant::now() + config.start_within;
+    loop {
+        match Database::open(&url, Access::Write).await {
+            Err(StoreError::Unreachable { .. } | StoreError::Busy(_) | StoreError::Lost(_))
+                if Instant::now() < until =>
+            {
+                tokio::time::sleep(STORE_REST).await;
+            }
+            ended => return ended.with_context(|| format!("opening the store {url}")),
+        }
+    }
+}
+
 /// What a core and the tasks beside it share.
 struct Shared<S> {
     config: Arc<Config>,
@@ -119,7 +138,7 @@ async fn migrate<S: Store>(store: &S, config: &Config) -> Result<(), StoreError>
             Err(StoreError::Unreachable { .. } | StoreError::Busy(_) | StoreError::Lost(_))
                 if Instant::now() < until =>
             {
-                tokio::time::sleep(MIGRATE_REST).await;
+                tokio::time::sleep(STORE_REST).await;
             }
             ended => return ended,
         }

@@ -14,6 +14,11 @@ pub(super) fn parse_error(path: &Path, text: &str, error: &toml::de::Error) -> C
         let table = table_at(text, line);
         key = if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };
     }
+    if key.is_empty() {
+        // A line that is not TOML is shown itself.
+        let shown = text.lines().nth(line).unwrap_or_default().trim_matches(['[', ']', ' ']);
+        key = shown.chars().take(60).collect();
+    }
     ConfigError::Key { path: path.to_owned(), line: line + 1, key, reason: error.message().replace('\n', ", ") }
 }
 

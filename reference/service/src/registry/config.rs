@@ -9,6 +9,7 @@ use crate::config::{
     common::{check_positive, check_within},
     unit::duration,
 };
+use crate::store::{StoreUrl, StoreUrlError};
 
 /// Configuration of a registry process: one member of the consumer group.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,6 +114,45 @@ impl Default for Clean {
     }
 }
 
+impl Store {
+    /// The URL with its password in it.
+    ///
+    /// # Errors
+    /// For a URL that names no store.
+    pub fn full_url(&self) -> Result<StoreUrl, StoreUrlError> {
+        match (self.password.reveal(), self.url.split_once('@'), self.url.split_once("://")) {
+            (Some(password), Some((user, rest)), Some(_)) => {
+                format!("{user}:{}@{rest}", percent_encoded(password)).parse()
+            }
+            (_, _, _) => self.url.parse(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let user = self.url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
+        if user.is_some_and(|user| user.contains(':')) {
+            let reason = "must not hold a password; use `password_file` or DMP_REGISTRY_STORE_PASSWORD";
+            return Err(Fault::at("store.url", reason));
+        }
+        // The library is handed an open store and needs no URL.
+        if self.url.is_empty() {
+            return Ok(());
+        }
+        let parsed: Result<StoreUrl, StoreUrlError> = self.url.parse();
+        parsed.map(|_| ()).map_err(|error| Fault::at("store.url", error.to_string()))
+    }
+}
+
+/// RFC 3986: everything but the unreserved characters.
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
 impl Config {
     /// A registry that reads `kafka`, with everything else as by default and no store named.
     #[must_use]
@@ -169,6 +209,7 @@ impl Checked for Config {
         self.kafka.check()?;
         self.backoff.check()?;
         self.pipeline.check()?;
+        self.store.check()?;
         check_positive("clean.every", self.clean.every)?;
         if self.clean.retire_after < 4 * self.snapshot_period {
             return Err(Fault::at("clean.retire_after", "must be at least four snapshot periods"));
