@@ -4,6 +4,8 @@ use std::{future::Future, net::SocketAddr};
 
 use tokio::{sync::watch, task::JoinHandle};
 
+use crate::mqtt::ConnectError;
+
 /// A program that runs in this process.
 ///
 /// Dropping it tells the program to stop and does not wait.
@@ -95,4 +97,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Whether trying again cannot help unless a human changes something.
+pub(crate) fn never_heals(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::TlsSettings { .. } | ConnectError::BadCredentials { .. } | ConnectError::Options { .. } => true,
+        ConnectError::Unreachable { .. }
+        | ConnectError::Refused { .. }
+        | ConnectError::Tls { .. }
+        | ConnectError::ClosedEarly { .. }
+        | ConnectError::Broken { .. }
+        | ConnectError::Protocol { .. }
+        | ConnectError::Timeout { .. } => false,
+    }
 }

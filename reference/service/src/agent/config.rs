@@ -98,14 +98,14 @@ impl Default for Limits {
 pub struct Devices {
     /// Where to listen; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Longest wait for a device's answer to a probe.
+    /// A device that was not heard for longer is taken for gone at its next probe.
     #[serde(with = "duration")]
-    pub probe_timeout: Duration,
+    pub heard_within: Duration,
 }
 
 impl Default for Devices {
     fn default() -> Devices {
-        Devices { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), probe_timeout: Duration::from_secs(2) }
+        Devices { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), heard_within: Duration::from_secs(90) }
     }
 }
 
@@ -135,7 +135,7 @@ impl Checked for Config {
         check_positive("drain_within", self.drain_within)?;
         check_positive("intervals.snapshot_every", self.intervals.snapshot_every)?;
         check_positive("intervals.probe_every", self.intervals.probe_every)?;
-        check_positive("devices.probe_timeout", self.devices.probe_timeout)?;
+        check_positive("devices.heard_within", self.devices.heard_within)?;
         check_within("intervals.snapshot_jitter_permille", self.intervals.snapshot_jitter_permille.into(), 0, 500)?;
         check_within("limits.window", self.limits.window.into(), 1, 1_000)?;
         check_within("limits.outbox", self.limits.outbox, self.limits.window.into(), 1_000_000)?;

@@ -16,8 +16,8 @@ use crate::{
     drive::{self, Flow},
     http::Part,
     kafka::Producer,
-    mqtt::{Client, Closed, ConnectError, ConnectOptions, Incoming},
-    program::{Stop, chain},
+    mqtt::{Client, Closed, ConnectOptions, Incoming},
+    program::{Stop, chain, never_heals},
 };
 
 /// Records under way beyond the window: what had been read before reading paused. One read of the connection holds at
@@ -228,19 +228,5 @@ impl drive::Adapter for Adapter {
     fn observe(&mut self, core: &Bridge) {
         self.gauges.show(&core.gauges());
         self.gauges.producer_queue.set_count(self.producer.queued());
-    }
-}
-
-/// Whether trying again cannot help unless a human changes something.
-fn never_heals(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::TlsSettings { .. } | ConnectError::BadCredentials { .. } | ConnectError::Options { .. } => true,
-        ConnectError::Unreachable { .. }
-        | ConnectError::Refused { .. }
-        | ConnectError::Tls { .. }
-        | ConnectError::ClosedEarly { .. }
-        | ConnectError::Broken { .. }
-        | ConnectError::Protocol { .. }
-        | ConnectError::Timeout { .. } => false,
     }
 }

@@ -11,7 +11,8 @@ pub(super) fn parse_error(path: &Path, text: &str, error: &toml::de::Error) -> C
     let mut key = key_at(text, line);
     // A missing key has no place of its own: the parser names it and points at its table.
     if let Some(name) = error.message().strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
-        let table = table_at(text, line);
+        let whole = error.span().is_none_or(|span| span.is_empty());
+        let table = if whole { String::new() } else { table_at(text, line) };
         key = if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };
     }
     if key.is_empty() {
