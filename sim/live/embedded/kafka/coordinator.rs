@@ -193,7 +193,10 @@ impl State {
             return Err(ResponseError::InvalidGroupId);
         }
         if !self.groups.contains_key(name) && self.groups.len() >= GROUPS_MAX {
-            return Err(ResponseError::CoordinatorNotAvailable);
+            self.groups.retain(|_, group| !group.is_spent());
+            if self.groups.len() >= GROUPS_MAX {
+                return Err(ResponseError::CoordinatorNotAvailable);
+            }
         }
         Ok(self.groups.entry(name.to_owned()).or_insert_with(|| Group::new(first_delay)))
     }

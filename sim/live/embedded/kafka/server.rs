@@ -4,7 +4,7 @@
 //! client that is gone must not be waited for, nor counted as joined. Requests are bounded in size, but the codec makes
 //! room for as many elements as an array claims to have: one more reason to listen on loopback only.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -25,6 +25,9 @@ const CONNECTIONS_MAX: usize = 1_024;
 const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Read buffer of a connection: a fleet's idle clients should cost little.
 const READ_BUFFER_BYTES: usize = 32 << 10;
+
+/// Pause after a connection could not be accepted: out of files, most likely, which another try does not cure.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Why a connection ended before its client ended it.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +54,7 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>, mut stop: on
                 Ok(_) => tracing::warn!(CONNECTIONS_MAX, "the embedded Kafka broker closes a connection: too many"),
                 Err(error) => {
                     tracing::warn!(%error, "the embedded Kafka broker cannot accept a connection");
-                    // Out of files, most likely: wait until a connection ends, or its client tries again.
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                 }
             },
             Some(ended) = tasks.join_next() => tell_panic(ended),
