@@ -23,7 +23,7 @@ use dmp_core::{
     event::{CONNECTION, PresenceState},
     time::Mono,
 };
-use faults::Faults;
+use faults::{Fault, Faults};
 use world::{PROBE_EVERY, SNAPSHOT_EVERY, World};
 
 /// Faults and load.
@@ -116,6 +116,19 @@ fn every_record_equals_its_device_after_any_mix_of_faults() {
     ] {
         assert!(reached.contains_key(situation), "{situation} was never reached: {reached:?}");
     }
+}
+
+#[test]
+fn qos_1_misses_nothing_while_its_agent_lives_and_its_outbox_holds() {
+    let mut runs = 0;
+    for seed in 2000..2060 {
+        let world = run(seed, Faults::ALL.without(Fault::Agents), Qos::AtLeastOnce);
+        if !world.reached.contains_key("shed") {
+            assert_eq!(world.log.sessions_with_gaps(), 0, "seed {seed}");
+            runs += usize::from(world.reached.contains_key("resend"));
+        }
+    }
+    assert!(runs > 20, "only {runs} seeds had resends and shed nothing");
 }
 
 #[test]

@@ -52,8 +52,8 @@ pub(crate) enum Down {
 pub(crate) struct Broker {
     lines: BTreeMap<Client, (Line, Option<Publication>)>,
     retained: BTreeMap<Arc<str>, Bytes>,
-    /// The bridge's session: it outlives its connections.
-    session: Option<Session>,
+    /// The bridge's session: it outlives its connections, and was there before the first agent.
+    session: Session,
     /// What the bridge acknowledged and nobody has looked at yet.
     pub(crate) acknowledged: Vec<Message>,
     /// QoS 1 acknowledgements out of the order of delivery.
@@ -76,14 +76,9 @@ impl Broker {
         self.lines.get(&client).map(|(line, _)| *line)
     }
 
-    /// Whether a message of QoS 1 that arrives now reaches the bridge for certain.
-    pub(crate) fn keeps_for_bridge(&self) -> bool {
-        self.session.is_some()
-    }
-
     /// Messages that wait for the bridge or for its acknowledgement.
     pub(crate) fn backlog(&self) -> usize {
-        self.session.as_ref().map_or(0, |session| session.waiting.len() + session.in_flight.len())
+        self.session.waiting.len() + self.session.in_flight.len()
     }
 
     /// Takes over the client id; returns the line that lost it.
@@ -96,11 +91,10 @@ impl Broker {
         let lost = self.line(line.client);
         self.cut(line.client, out);
         self.lines.insert(line.client, (line, will));
-        let present = line.client == Client::Bridge && self.session.is_some();
+        let present = line.client == Client::Bridge;
         out.push((line, Down::Connected { session_present: present }));
         if line.client == Client::Bridge {
-            let session = self.session.get_or_insert_default();
-            let again = session.in_flight.iter().map(|message| Message { dup: true, ..message.clone() });
+            let again = self.session.in_flight.iter().map(|message| Message { dup: true, ..message.clone() });
             out.extend(again.map(|message| (line, Down::Message(message))));
             self.pump(out);
         }
@@ -140,12 +134,11 @@ impl Broker {
             self.retained.insert(message.topic.clone(), message.payload.clone());
         }
         let connected = self.line(Client::Bridge);
-        let Some(session) = &mut self.session else { return };
         let (topic, payload) = (message.topic.clone(), message.payload.clone());
         let forwarded = Message { topic, payload, packet: None, dup: false, retain: false };
         match message.qos {
             Qos::AtMostOnce => out.extend(connected.map(|line| (line, Down::Message(forwarded)))),
-            Qos::AtLeastOnce => session.waiting.push_back(forwarded),
+            Qos::AtLeastOnce => self.session.waiting.push_back(forwarded),
         }
         self.pump(out);
     }
@@ -156,9 +149,10 @@ impl Broker {
             if is_bridge || filters.iter().any(|filter| **filter == **topic) {
                 let (topic, payload) = (topic.clone(), payload.clone());
                 let message = Message { topic, payload, packet: None, dup: false, retain: true };
-                match &mut self.session {
-                    Some(session) if is_bridge => session.waiting.push_back(message),
-                    _ => out.push((line, Down::Message(message))),
+                if is_bridge {
+                    self.session.waiting.push_back(message);
+                } else {
+                    out.push((line, Down::Message(message)));
                 }
             }
         }
@@ -166,7 +160,7 @@ impl Broker {
     }
 
     fn acknowledge(&mut self, packet: PacketId, out: &mut Vec<(Line, Down)>) {
-        let Some(session) = &mut self.session else { return };
+        let session = &mut self.session;
         let Some(at) = session.in_flight.iter().position(|message| message.packet == Some(packet)) else { return };
         self.disordered += u32::from(at > 0);
         self.acknowledged.extend(session.in_flight.remove(at));
@@ -174,7 +168,8 @@ impl Broker {
     }
 
     fn pump(&mut self, out: &mut Vec<(Line, Down)>) {
-        let (Some(line), Some(session)) = (self.line(Client::Bridge), &mut self.session) else { return };
+        let Some(line) = self.line(Client::Bridge) else { return };
+        let session = &mut self.session;
         while session.in_flight.len() < IN_FLIGHT {
             let Some(mut message) = session.waiting.pop_front() else { return };
             session.last_packet = session.last_packet % 1000 + 1;

@@ -69,6 +69,12 @@ impl Log {
         self.stored.contains(&(Bytes::copy_from_slice(topic.as_bytes()), payload.clone()))
     }
 
+    /// Sessions of which a seq below the newest is missing.
+    pub(crate) fn sessions_with_gaps(&self) -> usize {
+        let seqs = |session| self.said.range((session, 0)..=(session, u64::MAX)).count() as u64;
+        self.newest_seq.iter().filter(|&(&session, &newest)| seqs(session) < newest).count()
+    }
+
     pub(crate) fn lag(&self) -> usize {
         self.events.iter().zip(self.committed).map(|(log, at)| log.len() - usize::try_from(at).unwrap()).sum()
     }

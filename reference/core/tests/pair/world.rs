@@ -298,7 +298,6 @@ impl World {
                 // Only of what surely came the first time: else the repetition would be news, and late.
                 if let Up::Publish { message, packet: Some(_) } = &packet
                     && self.broker.is_up(line)
-                    && self.broker.keeps_for_bridge()
                     && !message.retain
                     && self.chance(Fault::Repeats, 10)
                 {

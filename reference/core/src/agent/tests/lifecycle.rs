@@ -138,6 +138,16 @@ fn a_probe_that_was_overtaken_by_the_unplugging_says_nothing() {
 }
 
 #[test]
+fn a_device_noticed_during_a_probe_is_probed_again_before_it_counts_as_absent() {
+    let mut rig = Rig::online(config());
+    rig.event(Event::Detected { hardware: HW.into() });
+    rig.event(Event::Detected { hardware: HW.into() });
+    rig.answer_probes(&Probe::Absent);
+    rig.answer_probes(&Probe::Found(attributes([("a", 1)])));
+    assert_eq!(rig.seqs(), [1]);
+}
+
+#[test]
 fn a_report_during_a_probe_is_not_undone_by_its_older_answer() {
     let mut rig = Rig::online(config());
     rig.event(Event::Detected { hardware: HW.into() });
@@ -264,4 +274,34 @@ fn first_snapshots_of_devices_that_came_together_fall_apart_in_time() {
         busiest = busiest.max(rig.published().len());
     }
     assert!(busiest <= 4, "{busiest} snapshots within one second");
+}
+
+#[test]
+fn a_session_that_has_no_seq_left_is_followed_by_another() {
+    let mut rig = Rig::online(config());
+    let device = rig.plug(HW, attributes([("a", 1)]));
+    let mut disk = rig.disk;
+    let saved = Arc::make_mut(disk.devices.get_mut(&device).unwrap());
+    saved.seq = Seq::try_from(crate::id::MAX_EXACT).unwrap();
+    let old = saved.session;
+    let mut rig = Rig::new(config(), disk, 2);
+    rig.event(Event::Start);
+    rig.accept();
+    rig.answer_probes(&Probe::Found(attributes([("a", 2)])));
+    rig.acknowledge_all();
+    let (opening, _) = rig.published().remove(0);
+    assert_ne!(opening.version.session, old);
+    assert_eq!(opening.version.seq, Seq::FIRST);
+}
+
+#[test]
+fn a_full_rae_refuses_another_device() {
+    let mut rig = Rig::online(config());
+    for device in 0..MAX_DEVICES {
+        rig.event(Event::Detected { hardware: format!("SN-{device}").into() });
+    }
+    rig.effects.clear();
+    rig.event(Event::Detected { hardware: HW.into() });
+    rig.event(Event::Detected { hardware: "one more".into() });
+    assert_eq!(rig.facts(), [Fact::RefusedDevice(Device::of_hardware("one more"))]);
 }
