@@ -5,8 +5,12 @@
 //! in the log, that a committed offset is never ahead of the durable rows, that the seqs of a session first appear in
 //! order and that no stored value is invented; after the faults, that every record equals its device.
 
+#[path = "pair/answers.rs"]
+mod answers;
 #[path = "pair/broker.rs"]
 mod broker;
+#[path = "pair/carry.rs"]
+mod carry;
 #[path = "pair/cloud.rs"]
 mod cloud;
 #[path = "pair/device.rs"]

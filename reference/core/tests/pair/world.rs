@@ -12,7 +12,7 @@ use std::{
 use dmp_core::{
     agent::{self, Agent, Saved},
     bridge::{self, Bridge, OutgoingRecord},
-    core::{ConnectionId, Core, EffectId, Publication, Qos},
+    core::{Core, EffectId, Publication, Qos},
     event::subscriptions,
     merge::Rows,
     registry::{self, Generation, Offset, Partition, Registry},
@@ -39,8 +39,8 @@ pub(crate) struct World {
     queue: BTreeMap<(Mono, u64), Item>,
     inserted: u64,
     /// When the last packet of a direction arrives: a connection keeps its order.
-    last_arrival: BTreeMap<(Line, bool), Mono>,
-    last_append: Mono,
+    pub(crate) last_arrival: BTreeMap<(Line, bool), Mono>,
+    pub(crate) last_append: Mono,
     pub(crate) broker: Broker,
     pub(crate) log: Log,
     pub(crate) store: Store,
@@ -67,8 +67,8 @@ pub(crate) struct RaeSide {
 pub(crate) struct BridgeSide {
     pub(crate) core: Option<Bridge>,
     pub(crate) life: u32,
-    paused: bool,
-    held: VecDeque<(Line, agent::Message)>,
+    pub(crate) paused: bool,
+    pub(crate) held: VecDeque<(Line, agent::Message)>,
 }
 
 #[derive(Default)]
@@ -76,14 +76,14 @@ pub(crate) struct RegistrySide {
     pub(crate) core: Option<Registry>,
     pub(crate) life: u32,
     pub(crate) generation: u64,
-    positions: [Offset; PARTITIONS],
-    paused: [bool; PARTITIONS],
+    pub(crate) positions: [Offset; PARTITIONS],
+    pub(crate) paused: [bool; PARTITIONS],
     /// Between "revoked" and "drained" nothing is read.
     pub(crate) draining: bool,
 }
 
 /// What is to happen.
-enum Item {
+pub(crate) enum Item {
     Open(Line, Option<Publication>),
     ToBroker(Line, Up),
     ToClient(Line, Down),
@@ -238,7 +238,7 @@ impl World {
         self.carry_out_bridge(effects);
     }
 
-    fn registry_event(&mut self, event: registry::Event) {
+    pub(crate) fn registry_event(&mut self, event: registry::Event) {
         let now = self.now_of_cloud();
         let mut effects = Vec::new();
         if let Some(core) = &mut self.registry.core {
@@ -413,7 +413,7 @@ impl World {
         self.assign();
     }
 
-    fn assign(&mut self) {
+    pub(crate) fn assign(&mut self) {
         self.registry.draining = false;
         self.registry.positions = self.log.committed;
         self.registry.paused = [false; PARTITIONS];
@@ -421,318 +421,11 @@ impl World {
         self.registry_event(registry::Event::Assigned(Generation(self.registry.generation), starts));
     }
 
-    fn carry_out_agent(&mut self, index: usize, effects: Vec<agent::Effect>) {
-        let life = self.raes[index].life;
-        let line = |connection| Line { client: Client::Agent(index), life, connection };
-        for effect in effects {
-            match effect {
-                agent::Effect::Connect { connection, will } => self.open(line(connection), will),
-                agent::Effect::Disconnect(connection) => {
-                    self.up(line(connection), Up::Disconnect);
-                    self.after_ms(0, 100, Item::Gone(line(connection)));
-                }
-                agent::Effect::Subscribe { connection, packet, filters } => {
-                    self.up(line(connection), Up::Subscribe { packet, filters });
-                }
-                agent::Effect::Publish { connection, packet, dup, message, .. } => {
-                    if dup {
-                        self.count("resend");
-                    }
-                    if packet.is_none() && self.chance(Fault::Loss, 30) {
-                        self.count("lost message");
-                    } else {
-                        self.up(line(connection), Up::Publish { message, packet });
-                    }
-                }
-                agent::Effect::Acknowledge(connection, packet) => self.up(line(connection), Up::Acknowledge(packet)),
-                agent::Effect::Save(id, changes) => self.save(index, id, changes),
-                agent::Effect::Probe(id, hardware) => {
-                    let early = self.rng.random_bool(0.5).then(|| self.probe(index, &hardware));
-                    let seen = if self.chance(Fault::Answers, 10) { Some(agent::Probe::Unknown) } else { early };
-                    self.after_ms(1, 200, Item::Probed(index, life, id, hardware, seen));
-                }
-                agent::Effect::Stopped => {
-                    self.count("agent stop");
-                    self.raes[index].core = None;
-                    self.raes[index].life += 1;
-                    self.after_ms(100, 2000, Item::StartAgent(index));
-                }
-                agent::Effect::Fact(agent::Fact::Shed(..)) => self.count("shed"),
-                agent::Effect::Fact(agent::Fact::SaveRetried) => self.count("save retried"),
-                agent::Effect::Fact(_) => {}
-            }
-        }
-    }
-
-    fn carry_out_bridge(&mut self, effects: Vec<bridge::Effect>) {
-        let life = self.bridge.life;
-        let line = |connection| Line { client: Client::Bridge, life, connection };
-        for effect in effects {
-            match effect {
-                bridge::Effect::Connect(connection) => {
-                    (self.bridge.paused, self.bridge.held) = (false, VecDeque::new());
-                    self.open(line(connection), None);
-                }
-                bridge::Effect::Disconnect(connection) => {
-                    self.up(line(connection), Up::Disconnect);
-                    self.after_ms(0, 100, Item::Gone(line(connection)));
-                }
-                bridge::Effect::Subscribe { connection, packet, filters } => {
-                    self.up(line(connection), Up::Subscribe { packet, filters });
-                }
-                bridge::Effect::PauseReading(_) => {
-                    self.count("bridge paused");
-                    self.bridge.paused = true;
-                }
-                bridge::Effect::ResumeReading(_) => {
-                    self.bridge.paused = false;
-                    self.read_held();
-                }
-                bridge::Effect::Produce(id, record) => {
-                    let at = self.soon(1, 40).max(self.last_append);
-                    self.last_append = at;
-                    self.at(at, Item::Produce(life, id, record));
-                }
-                bridge::Effect::Acknowledge(connection, packet) => self.up(line(connection), Up::Acknowledge(packet)),
-                bridge::Effect::Stopped => {
-                    self.count("bridge stop");
-                    self.bridge.core = None;
-                    self.bridge.life += 1;
-                    self.after_ms(100, 2000, Item::StartBridge);
-                }
-                bridge::Effect::Fact(_) => {}
-            }
-        }
-    }
-
-    fn carry_out_registry(&mut self, effects: Vec<registry::Effect>) {
-        let life = self.registry.life;
-        let current = Generation(self.registry.generation);
-        for effect in effects {
-            match effect {
-                registry::Effect::Write(id, _, rows) => self.after_ms(1, 60, Item::Write(life, id, rows)),
-                registry::Effect::Quarantine(id, record) => self.after_ms(1, 40, Item::Quarantine(life, id, record)),
-                registry::Effect::Commit(id, generation, offsets) => {
-                    self.after_ms(1, 40, Item::Commit(life, id, generation, offsets));
-                }
-                registry::Effect::Pause(generation, partition) if generation == current => {
-                    self.count("partition paused");
-                    self.registry.paused[usize::try_from(partition).unwrap()] = true;
-                }
-                registry::Effect::Resume(generation, partition) if generation == current => {
-                    self.registry.paused[usize::try_from(partition).unwrap()] = false;
-                }
-                registry::Effect::Drained(generation) if generation == current => {
-                    self.registry.generation += 1;
-                    self.assign();
-                }
-                registry::Effect::Pause(..) | registry::Effect::Resume(..) | registry::Effect::Drained(_) => {}
-                registry::Effect::Stopped => unreachable!("nobody stops the registry"),
-                registry::Effect::Fact(registry::Fact::Gap { .. }) => self.count("gap"),
-                registry::Effect::Fact(registry::Fact::Quarantined { .. }) => self.count("quarantined"),
-                registry::Effect::Fact(_) => {}
-            }
-        }
-    }
-
-    fn open(&mut self, line: Line, will: Option<Publication>) {
-        let refused = self.chance(Fault::Links, 20);
-        self.after_ms(1, 50, if refused { Item::Gone(line) } else { Item::Open(line, will) });
-    }
-
-    fn up(&mut self, line: Line, packet: Up) {
-        let at = self.arrival(line, true);
-        self.at(at, Item::ToBroker(line, packet));
-    }
-
-    fn carry(&mut self, packets: Vec<(Line, Down)>) {
-        for (line, packet) in packets {
-            let at = self.arrival(line, false);
-            self.at(at, Item::ToClient(line, packet));
-        }
-    }
-
-    fn arrival(&mut self, line: Line, up: bool) -> Mono {
-        let slow = self.chance(Fault::Links, 3);
-        let at = self.soon(1, if slow { 800 } else { 20 });
-        let last = self.last_arrival.entry((line, up)).or_default();
-        *last = at.max(*last);
-        *last
-    }
-
-    fn deliver(&mut self, line: Line, packet: Down) {
-        let connection = line.connection;
-        match (line.client, packet) {
-            (Client::Agent(index), Down::Connected { .. }) => {
-                self.agent_event(index, agent::Event::Connected(connection));
-            }
-            (Client::Agent(index), Down::Acknowledged(packet)) => {
-                self.agent_event(index, agent::Event::Acknowledged(connection, packet));
-            }
-            (Client::Agent(index), Down::Subscribed(packet)) => {
-                self.agent_event(index, agent::Event::Subscribed(connection, packet));
-            }
-            (Client::Agent(index), Down::Message(message)) => {
-                self.agent_event(index, agent::Event::Message(connection, message));
-            }
-            (Client::Bridge, Down::Connected { session_present }) => {
-                self.bridge_event(bridge::Event::Connected { connection, session_present });
-            }
-            (Client::Bridge, Down::Subscribed(packet)) => {
-                self.bridge_event(bridge::Event::Subscribed(connection, packet));
-            }
-            (Client::Bridge, Down::Message(message)) => {
-                self.bridge.held.push_back((line, message));
-                self.read_held();
-            }
-            (Client::Bridge, Down::Acknowledged(_)) => unreachable!("the bridge publishes nothing"),
-        }
-    }
-
-    fn read_held(&mut self) {
-        while !self.bridge.paused
-            && let Some((line, message)) = self.bridge.held.pop_front()
-        {
-            self.bridge_event(bridge::Event::Message(line.connection, message));
-        }
-    }
-
-    fn gone(&mut self, line: Line) {
-        if self.life_of(line.client) != line.life {
-            return;
-        }
-        let connection: ConnectionId = line.connection;
-        match line.client {
-            Client::Agent(index) => self.agent_event(index, agent::Event::Disconnected(connection)),
-            Client::Bridge => {
-                self.bridge.held.retain(|(held, _)| *held != line);
-                self.bridge_event(bridge::Event::Disconnected(connection));
-            }
-        }
-    }
-
-    fn life_of(&self, client: Client) -> u32 {
+    pub(crate) fn life_of(&self, client: Client) -> u32 {
         match client {
             Client::Agent(index) => self.raes[index].life,
             Client::Bridge => self.bridge.life,
         }
-    }
-
-    fn save(&mut self, index: usize, id: EffectId, changes: Vec<agent::Change>) {
-        let (outcome, kept) = match (self.chance(Fault::Answers, 10), self.rng.random_range(0..3)) {
-            (false, _) => (agent::SaveOutcome::Durable, true),
-            (true, 0) => (agent::SaveOutcome::Failed, false),
-            (true, kept) => (agent::SaveOutcome::Unknown, kept == 1),
-        };
-        for change in changes.into_iter().filter(|_| kept) {
-            self.raes[index].disk.apply(change);
-        }
-        let life = self.raes[index].life;
-        self.after_ms(0, 30, Item::Saved(index, life, id, outcome));
-    }
-
-    fn probe(&self, index: usize, serial: &str) -> agent::Probe {
-        let device = self.devices.iter().find(|device| device.serial == serial);
-        device.map_or(agent::Probe::Absent, |device| device.probe(index))
-    }
-
-    fn produce(&mut self, record: OutgoingRecord) -> bridge::ProduceOutcome {
-        let reason = "as the seed has it".to_owned();
-        if !self.chance(Fault::Answers, 10) {
-            let (partition, offset) = self.log.append(record);
-            return bridge::ProduceOutcome::Stored { partition, offset };
-        }
-        match self.rng.random_range(0..4) {
-            0 => return bridge::ProduceOutcome::Failed { reason },
-            1 => {
-                self.log.append(record);
-            }
-            2 => {}
-            _ => {
-                self.count("straggling record");
-                // A producer that answers "unknown" has not yet given up on the record that it sent.
-                self.log.append(record.clone());
-                self.after_ms(100, 3000, Item::Straggler(record));
-            }
-        }
-        self.count("unknown produce");
-        bridge::ProduceOutcome::Unknown { reason }
-    }
-
-    fn write(&mut self, rows: &Arc<Rows>) -> registry::WriteOutcome {
-        let reason = "as the seed has it".to_owned();
-        if !self.chance(Fault::Answers, 10) {
-            self.store_rows(rows);
-            return registry::WriteOutcome::Committed;
-        }
-        match self.rng.random_range(0..4) {
-            0 => return registry::WriteOutcome::Aborted { reason },
-            1 => self.store_rows(rows),
-            2 => {}
-            _ => {
-                self.count("late write");
-                self.after_ms(100, 3000, Item::LateWrite(rows.clone()));
-            }
-        }
-        self.count("ambiguous write");
-        registry::WriteOutcome::Ambiguous { reason }
-    }
-
-    fn store_rows(&mut self, rows: &Rows) {
-        for (device, state) in &rows.devices {
-            let hardware =
-                self.devices.iter().find(|hardware| hardware.device() == *device).expect("C1: no such device");
-            for (name, offer) in &state.attributes {
-                let Some(value) = &offer.value else { continue };
-                assert!(
-                    hardware.had.contains(&(name.clone(), value.to_string())),
-                    "C1: {device} never had {name}={value}"
-                );
-            }
-        }
-        self.store.write(rows);
-    }
-
-    fn commit(&mut self, generation: Generation, offsets: &[(Partition, Offset)]) -> registry::CommitOutcome {
-        if generation.0 != self.registry.generation {
-            self.count("stale commit");
-            return registry::CommitOutcome::Stale;
-        }
-        let fails = self.chance(Fault::Answers, 10);
-        if !fails || self.rng.random_bool(0.5) {
-            for &(partition, offset) in offsets {
-                self.log.commit(partition, offset, &self.store);
-            }
-        }
-        if fails {
-            return registry::CommitOutcome::Failed { reason: "as the seed has it".to_owned() };
-        }
-        registry::CommitOutcome::Committed
-    }
-
-    fn fetch(&mut self) {
-        for partition in 0..PARTITIONS {
-            for _ in 0..10 {
-                if self.registry.core.is_none() || self.registry.draining || self.registry.paused[partition] {
-                    break;
-                }
-                let offset = self.registry.positions[partition];
-                let Some(record) = self.log.read(Partition::try_from(partition).unwrap(), offset) else { break };
-                let event = registry::Event::Record(Generation(self.registry.generation), record.clone());
-                self.registry.positions[partition] += 1;
-                self.registry_event(event);
-            }
-        }
-    }
-
-    /// What the bridge acknowledged is in the log at that moment (C8), and in the order of arrival.
-    fn check_acknowledged(&mut self) {
-        for message in std::mem::take(&mut self.broker.acknowledged) {
-            let ignored = message.retain && !message.topic.ends_with("/status");
-            let stored = self.log.holds(&message.topic, &message.payload);
-            assert!(ignored || stored, "C8: acknowledged and not stored: {message:?}");
-        }
-        assert_eq!(self.broker.disordered, 0, "acknowledged out of order");
     }
 
     fn now_of(&self, index: usize) -> Now {
@@ -744,16 +437,16 @@ impl World {
         Now { mono: self.now, wall: Wall(EPOCH_MS + i64::try_from(self.now.0 / 1_000_000).unwrap()) }
     }
 
-    fn soon(&mut self, from_ms: u64, to_ms: u64) -> Mono {
+    pub(crate) fn soon(&mut self, from_ms: u64, to_ms: u64) -> Mono {
         self.now + Duration::from_micros(self.rng.random_range(from_ms * 1000..=to_ms * 1000))
     }
 
-    fn after_ms(&mut self, from_ms: u64, to_ms: u64, item: Item) {
+    pub(crate) fn after_ms(&mut self, from_ms: u64, to_ms: u64, item: Item) {
         let at = self.soon(from_ms, to_ms);
         self.at(at, item);
     }
 
-    fn at(&mut self, at: Mono, item: Item) {
+    pub(crate) fn at(&mut self, at: Mono, item: Item) {
         self.inserted += 1;
         self.queue.insert((at, self.inserted), item);
     }

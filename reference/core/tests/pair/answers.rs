@@ -1,0 +1,141 @@
+//! What disk, device, Kafka and store answer: mostly yes, sometimes no, sometimes nothing that can be relied on.
+
+use std::sync::Arc;
+
+use dmp_core::{
+    agent,
+    bridge::{self, OutgoingRecord},
+    core::EffectId,
+    merge::Rows,
+    registry::{self, Generation, Offset, Partition},
+};
+use rand::RngExt;
+
+use crate::{
+    cloud::PARTITIONS,
+    faults::Fault,
+    world::{Item, World},
+};
+
+impl World {
+    pub(crate) fn save(&mut self, index: usize, id: EffectId, changes: Vec<agent::Change>) {
+        let (outcome, kept) = match (self.chance(Fault::Answers, 10), self.rng.random_range(0..3)) {
+            (false, _) => (agent::SaveOutcome::Durable, true),
+            (true, 0) => (agent::SaveOutcome::Failed, false),
+            (true, kept) => (agent::SaveOutcome::Unknown, kept == 1),
+        };
+        for change in changes.into_iter().filter(|_| kept) {
+            self.raes[index].disk.apply(change);
+        }
+        let life = self.raes[index].life;
+        self.after_ms(0, 30, Item::Saved(index, life, id, outcome));
+    }
+
+    pub(crate) fn probe(&self, index: usize, serial: &str) -> agent::Probe {
+        let device = self.devices.iter().find(|device| device.serial == serial);
+        device.map_or(agent::Probe::Absent, |device| device.probe(index))
+    }
+
+    pub(crate) fn produce(&mut self, record: OutgoingRecord) -> bridge::ProduceOutcome {
+        let reason = "as the seed has it".to_owned();
+        if !self.chance(Fault::Answers, 10) {
+            let (partition, offset) = self.log.append(record);
+            return bridge::ProduceOutcome::Stored { partition, offset };
+        }
+        match self.rng.random_range(0..4) {
+            0 => return bridge::ProduceOutcome::Failed { reason },
+            1 => {
+                self.log.append(record);
+            }
+            2 => {}
+            _ => {
+                self.count("straggling record");
+                // A producer that answers "unknown" has not yet given up on the record that it sent.
+                self.log.append(record.clone());
+                self.after_ms(100, 3000, Item::Straggler(record));
+            }
+        }
+        self.count("unknown produce");
+        bridge::ProduceOutcome::Unknown { reason }
+    }
+
+    pub(crate) fn write(&mut self, rows: &Arc<Rows>) -> registry::WriteOutcome {
+        let reason = "as the seed has it".to_owned();
+        if !self.chance(Fault::Answers, 10) {
+            self.store_rows(rows);
+            return registry::WriteOutcome::Committed;
+        }
+        match self.rng.random_range(0..4) {
+            0 => return registry::WriteOutcome::Aborted { reason },
+            1 => self.store_rows(rows),
+            2 => {}
+            _ => {
+                self.count("late write");
+                self.after_ms(100, 3000, Item::LateWrite(rows.clone()));
+            }
+        }
+        self.count("ambiguous write");
+        registry::WriteOutcome::Ambiguous { reason }
+    }
+
+    pub(crate) fn store_rows(&mut self, rows: &Rows) {
+        for (device, state) in &rows.devices {
+            let hardware =
+                self.devices.iter().find(|hardware| hardware.device() == *device).expect("C1: no such device");
+            for (name, offer) in &state.attributes {
+                let Some(value) = &offer.value else { continue };
+                assert!(
+                    hardware.had.contains(&(name.clone(), value.to_string())),
+                    "C1: {device} never had {name}={value}"
+                );
+            }
+        }
+        self.store.write(rows);
+    }
+
+    pub(crate) fn commit(
+        &mut self,
+        generation: Generation,
+        offsets: &[(Partition, Offset)],
+    ) -> registry::CommitOutcome {
+        if generation.0 != self.registry.generation {
+            self.count("stale commit");
+            return registry::CommitOutcome::Stale;
+        }
+        let fails = self.chance(Fault::Answers, 10);
+        if !fails || self.rng.random_bool(0.5) {
+            for &(partition, offset) in offsets {
+                self.log.commit(partition, offset, &self.store);
+            }
+        }
+        if fails {
+            return registry::CommitOutcome::Failed { reason: "as the seed has it".to_owned() };
+        }
+        registry::CommitOutcome::Committed
+    }
+
+    pub(crate) fn fetch(&mut self) {
+        for partition in 0..PARTITIONS {
+            for _ in 0..10 {
+                if self.registry.core.is_none() || self.registry.draining || self.registry.paused[partition] {
+                    break;
+                }
+                let offset = self.registry.positions[partition];
+                let Some(record) = self.log.read(Partition::try_from(partition).unwrap(), offset) else { break };
+                let event = registry::Event::Record(Generation(self.registry.generation), record.clone());
+                self.registry.positions[partition] += 1;
+                self.registry_event(event);
+            }
+        }
+    }
+
+    /// What the bridge acknowledged is in the log at that moment (C8), and in the order of arrival.
+    pub(crate) fn check_acknowledged(&mut self) {
+        for message in std::mem::take(&mut self.broker.acknowledged) {
+            let ignored = message.retain && !message.topic.ends_with("/status");
+            let stored = self.log.holds(&message.topic, &message.payload);
+            assert!(ignored || stored, "C8: acknowledged and not stored: {message:?}");
+        }
+        assert_eq!(self.broker.disordered, 0, "acknowledged out of order");
+    }
+}
