@@ -11,11 +11,13 @@
 //! the verdict is one typed, ordered [`history`].
 
 pub mod check;
+pub mod cli;
 pub mod faults;
 pub mod fleet;
 pub mod history;
 pub mod live;
 pub mod observe;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod scenario;

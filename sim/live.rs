@@ -21,4 +21,4 @@ mod up;
 
 pub use child::{child_process, janitor};
 
-pub use up::up;
+pub use up::{Endpoints, up};

@@ -22,7 +22,7 @@ const MOST_PROBLEMS: usize = 50;
 /// Where there is no form at all: the text is no TOML, or an override does not fit to the file.
 pub(super) fn shape(source: &Source) -> Result<(RawScenario, Vec<Problem>), Vec<Problem>> {
     let overrides: Vec<_> = source.overrides().collect();
-    let mut table = merged(source, &overrides).map_err(|problem| vec![problem])?;
+    let mut table = merged(source, &overrides).map_err(|problem| vec![*problem])?;
     let mut problems = refuse_lists(source, table.get_mut());
     loop {
         let error = match RawScenario::deserialize(toml::de::Deserializer::from(table.clone())) {
@@ -45,7 +45,7 @@ enum Step {
     Index(usize),
 }
 
-fn merged<'s>(source: &'s Source, overrides: &'s [String]) -> Result<Spanned<DeTable<'s>>, Problem> {
+fn merged<'s>(source: &'s Source, overrides: &'s [String]) -> Result<Spanned<DeTable<'s>>, Box<Problem>> {
     let mut table = parsed(source, source.file())?;
     for text in overrides {
         let from = parsed(source, text)?;
@@ -55,11 +55,11 @@ fn merged<'s>(source: &'s Source, overrides: &'s [String]) -> Result<Spanned<DeT
     Ok(table)
 }
 
-fn parsed<'s>(source: &Source, text: &'s str) -> Result<Spanned<DeTable<'s>>, Problem> {
+fn parsed<'s>(source: &Source, text: &'s str) -> Result<Spanned<DeTable<'s>>, Box<Problem>> {
     DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         let what = format!("not TOML: {}", error.message());
-        Problem::new(source.place(&span), source.key_by_text(&span), what, None)
+        Box::new(Problem::new(source.place(&span), source.key_by_text(&span), what, None))
     })
 }
 
@@ -197,7 +197,7 @@ fn take_out(table: &mut DeTable<'_>, path: &[Step]) -> bool {
         }
         let inside = match at.get_mut(key.as_str()).map(Spanned::get_mut) {
             Some(DeValue::Array(list)) => match steps.next() {
-                Some(Step::Index(index)) => list.iter_mut().nth(*index).map(Spanned::get_mut),
+                Some(Step::Index(index)) => list.get_mut(*index).map(Spanned::get_mut),
                 Some(Step::Key(_)) | None => None,
             },
             inside => inside,

@@ -1,0 +1,71 @@
+//! `fleetproof checks`: what a run is held against, in words.
+
+use super::Exit;
+use crate::check::verdict::CheckId;
+
+/// Every check in the order of the catalogue, with its name and what it promises.
+const CATALOGUE: [(CheckId, &str, &str); 15] = [
+    (
+        CheckId::C1,
+        "provenance",
+        "every visible attribute has a value that its device really had, at the version it was published under",
+    ),
+    (CheckId::C2, "attribute monotonicity", "the stored version of an attribute never falls"),
+    (
+        CheckId::C3,
+        "floor monotonicity",
+        "the version of a device's newest snapshot never falls; a clean-up removes nothing visible",
+    ),
+    (
+        CheckId::C4,
+        "key and order",
+        "all records of one topic are in one partition, and their numbers rise among first appearances",
+    ),
+    (
+        CheckId::C5,
+        "commit safety",
+        "every record below a committed offset is reflected in durable rows, or quarantined with a reason",
+    ),
+    (CheckId::C5b, "start position", "a new owner of a partition starts at or before the committed offset"),
+    (CheckId::C6, "commit monotonicity", "a committed offset never falls"),
+    (CheckId::C7, "boundedness", "every queue stays within its cap, and memory within its budget"),
+    (CheckId::C8, "acknowledged is stored", "what a bridge acknowledged is in the log by the end of the run"),
+    (
+        CheckId::C15,
+        "conservation",
+        "every event is accounted for at every hop: reflected, duplicate, shed, lost at QoS 0, or quarantined",
+    ),
+    (CheckId::C9, "convergence", "after heal, within a bound, every row equals its device, and stays so"),
+    (CheckId::C10, "staleness", "how long a change takes until its row shows it"),
+    (CheckId::C11, "lag", "how many records wait: the peak, the time to drain, and the quiet level"),
+    (CheckId::C12, "progress", "a partition with lag and a living owner moves"),
+    (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
+];
+
+const EXPLANATION: &str = "
+Each check ends as
+  pass      it held, and it saw something
+  FAIL      it did not; a witness names device, versions, offsets and times
+  INVALID   it could not be judged, or it can be observed here and saw nothing
+  not seen  this target cannot observe it
+
+A failed invariant (C1 to C8, C15) makes the run FAIL whatever else happened. Then INVALID comes before a failed
+promise (C9 to C12). Only a run in which every observable check passed is a PASS.
+";
+
+pub(super) fn print() -> Exit {
+    super::run::print(&shown());
+    Exit::Pass
+}
+
+pub(super) fn shown() -> String {
+    let mut text = String::new();
+    for (id, name, promise) in CATALOGUE {
+        let id = match id {
+            CheckId::Generator => "-".to_owned(),
+            id => format!("{id:?}"),
+        };
+        text.push_str(&format!("{id:<4} {name:<23} {promise}\n"));
+    }
+    text + EXPLANATION
+}

@@ -1,0 +1,36 @@
+//! `fleetproof list`: the scenarios in a directory, each with the question it asks.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{Exit, refused, run::print};
+use crate::scenario::Scenario;
+
+pub(super) fn list(directory: &Path) -> Exit {
+    let files = match scenario_files(directory) {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("error: reading {}: {error}", directory.display());
+            return Exit::Usage;
+        }
+    };
+    let width = files.iter().map(|file| file.display().to_string().len()).max().unwrap_or(0);
+    let mut exit = Exit::Pass;
+    for file in files {
+        match Scenario::from_file(&file, &[], None) {
+            Ok(scenario) => print(&format!("{:<width$}  {}\n", file.display().to_string(), scenario.question)),
+            Err(error) => exit = refused(&error),
+        }
+    }
+    exit
+}
+
+fn scenario_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files: Vec<_> = entries.collect::<io::Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "toml"));
+    files.sort();
+    Ok(files)
+}

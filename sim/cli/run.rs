@@ -1,0 +1,133 @@
+//! `fleetproof run`: a scenario and options in, a verdict, a summary and a file out.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use super::{Exit, RunArgs, Target, chain, runtime, scenario};
+use crate::{
+    check::verdict::Verdict,
+    report::{self, ProgressLine, Terminal},
+    run::{RunError, RunOptions, RunOutcome},
+    scenario::Scenario,
+};
+
+/// What the harness itself logs, unless `RUST_LOG` says otherwise: the embedded broker tells every disconnect as an error.
+const LOG_FILTER: &str = "info,rumqttd=off";
+
+pub(super) fn run(args: &RunArgs) -> Exit {
+    let Target::Embedded = args.on;
+    let scenario = match scenario(&args.file, &args.overrides.set, args.seed) {
+        Ok(scenario) => scenario,
+        Err(exit) => return exit,
+    };
+    let options = match options(args, &scenario) {
+        Ok(options) => options,
+        Err((path, error)) => {
+            eprintln!("error: writing to {}: {error}", path.display());
+            return Exit::Usage;
+        }
+    };
+    let out = options.out.clone();
+    let mut progress = ProgressLine::stderr(args.quiet);
+    let ended = match runtime() {
+        Ok(runtime) => runtime.block_on(drive(scenario, options, |at| progress.show(at))),
+        Err(error) => Err(RunError::Harness(error.into())),
+    };
+    progress.clear();
+    match ended {
+        Ok(outcome) => told(&outcome, &out, args.quiet),
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            of_error(&error)
+        }
+    }
+}
+
+async fn drive(
+    _scenario: Scenario,
+    _options: RunOptions,
+    _watcher: impl FnMut(&crate::run::Progress),
+) -> Result<RunOutcome, RunError> {
+    Err(RunError::Harness(anyhow::anyhow!("the live driver is not wired up yet")))
+}
+
+/// Writes the result, prints the summary, and gives the verdict's exit code.
+fn told(outcome: &RunOutcome, out: &Path, quiet: bool) -> Exit {
+    let terminal = Terminal::stdout();
+    let (path, written) = match report::write(out, outcome) {
+        Ok(path) => (path, Ok(())),
+        Err(error) => (out.join("result.json"), Err(error)),
+    };
+    let text = match quiet && outcome.verdict == Verdict::Pass {
+        true => report::brief(outcome, &path, terminal),
+        false => report::summary(outcome, &path, terminal),
+    };
+    print(&text);
+    match (written, outcome.verdict) {
+        (Err(error), _) => {
+            eprintln!("error: writing {}: {error}", path.display());
+            Exit::Invalid
+        }
+        (Ok(()), Verdict::Pass) => Exit::Pass,
+        (Ok(()), Verdict::Fail) => Exit::Fail,
+        (Ok(()), Verdict::Invalid) => Exit::Invalid,
+    }
+}
+
+fn of_error(error: &RunError) -> Exit {
+    match error {
+        RunError::Unsupported { .. } | RunError::Output { .. } => Exit::Usage,
+        RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
+    }
+}
+
+fn options(args: &RunArgs, scenario: &Scenario) -> Result<RunOptions, (PathBuf, io::Error)> {
+    let out = report::directory(&args.out, &scenario.name, scenario.seed, jiff::Timestamp::now())
+        .map_err(|error| (args.out.clone(), error))?;
+    log_to(&out.join("harness.log")).map_err(|error| (out.clone(), error))?;
+    let binary = std::env::current_exe().map_err(|error| (PathBuf::from("/proc/self/exe"), error))?;
+    let sabotage = args.sabotage().map(str::to_owned);
+    Ok(RunOptions { out, binary, sabotage, reproduce: reproduce(args, scenario.seed) })
+}
+
+/// The command line that asks the same again, the seed named: as it was typed, so that it works from the same directory.
+pub(super) fn reproduce(args: &RunArgs, seed: u64) -> String {
+    let program = std::env::args().next().unwrap_or_else(|| "fleetproof".to_owned());
+    let mut words =
+        vec![program, "run".to_owned(), args.file.display().to_string(), "--seed".to_owned(), seed.to_string()];
+    for set in &args.overrides.set {
+        words.extend(["--set".to_owned(), set.to_string().replacen(" = ", "=", 1)]);
+    }
+    words.extend(args.sabotage().into_iter().flat_map(|bug| ["--sabotage".to_owned(), bug.to_owned()]));
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// The log of the harness goes to a file beside the result: standard error belongs to the progress line.
+fn log_to(path: &Path) -> io::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| LOG_FILTER.into());
+    let file = Mutex::new(File::create(path)?);
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file);
+    // Only a second logger in one process is refused, which happens in tests.
+    let _set_already = logging.try_init();
+    Ok(())
+}
+
+/// Prints to standard output; a reader that has gone away, such as `head`, is no error.
+pub(super) fn print(text: &str) {
+    use io::Write;
+    let _closed_pipe = io::stdout().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,103 @@
+//! The figures of a run: per phase, lag over time, and who healed what.
+
+use super::super::{
+    chart,
+    layout::{Align, Terminal, columns, wrapped},
+};
+use crate::{
+    observe::{FaultFigures, Figures, HealedBy, Percentiles, PhaseFigures},
+    run::RunOutcome,
+    scenario::quantity::show_whole,
+};
+
+/// Rates, latency, staleness and lag of each phase.
+pub(super) fn phases(outcome: &RunOutcome, terminal: Terminal) -> String {
+    let Figures { phases, .. } = &outcome.figures;
+    if phases.is_empty() {
+        return String::new();
+    }
+    let title = |words: [&str; 8]| words.map(|word| terminal.dim(word)).to_vec();
+    let mut rows = vec![
+        title(["", "", "latency", "ms", "staleness", "ms", "lag reflected", "committed"]),
+        title(["", "msg/s", "p50", "p99", "p99", "max", "p99", "max"]),
+    ];
+    rows.extend(phases.iter().map(row));
+    let align = [[Align::Left].as_slice(), &[Align::Right; 7]].concat();
+    let table = columns(&rows, &align, "  ", terminal.width());
+    format!("{}\n{table}", terminal.heading("phases"))
+}
+
+fn row(phase: &PhaseFigures) -> Vec<String> {
+    let seconds = phase.ends_s - phase.begins_s;
+    let per_s = if seconds > 0.0 { phase.published as f64 / seconds } else { 0.0 };
+    let of = |percentiles: &Percentiles, value: f64| match percentiles.count {
+        0 => "-".to_owned(),
+        _ => show_whole(value.max(0.0).round() as u64),
+    };
+    vec![
+        phase.name.clone(),
+        show_whole(per_s.round() as u64),
+        of(&phase.latency_ms, phase.latency_ms.p50),
+        of(&phase.latency_ms, phase.latency_ms.p99),
+        of(&phase.staleness_ms, phase.staleness_ms.p99),
+        of(&phase.staleness_ms, phase.staleness_ms.max),
+        of(&phase.lag_reflected, phase.lag_reflected.p99),
+        of(&phase.lag_committed, phase.lag_committed.max),
+    ]
+}
+
+/// The lag over the whole run as a row of blocks, and below it where faults held.
+pub(super) fn lag(outcome: &RunOutcome, terminal: Terminal) -> String {
+    let Figures { series, faults, .. } = &outcome.figures;
+    let Some(last) = series.last() else { return String::new() };
+    let blocks = terminal.width() - 2;
+    let ends_s = last.at_s.max(1.0);
+    let peak = series.iter().map(|point| point.lag_committed).max().unwrap_or(0);
+    let heading = terminal.heading("lag");
+    let line = chart::sparkline(&chart::lag(series), ends_s, blocks);
+    let mut text = format!("{heading}  end - committed, peak {} records, 0 to {ends_s:.0} s\n", show_whole(peak));
+    text.push_str(&format!("  {line}\n"));
+    if !faults.is_empty() {
+        text.push_str(&format!("  {}\n", chart::fault_marks(faults, ends_s, blocks)));
+    }
+    text
+}
+
+/// Convergence, who healed what, faults, lateness and memory.
+pub(super) fn facts(outcome: &RunOutcome, terminal: Terminal) -> String {
+    let Figures { healed_by, faults, memory_bytes, lateness_ms_max, converged_after_s, .. } = &outcome.figures;
+    let mut rows = vec![
+        (
+            "converged",
+            match converged_after_s {
+                Some(after) => format!("{after:.1} s after heal"),
+                None => "never".to_owned(),
+            },
+        ),
+        ("healed by", healed(*healed_by)),
+    ];
+    let label = |first: bool| if first { "faults" } else { "" };
+    rows.extend(faults.iter().enumerate().map(|(index, fault)| (label(index == 0), held(fault))));
+    rows.push(("generator", format!("at most {lateness_ms_max:.0} ms behind its plan")));
+    let memory = memory_bytes.iter().map(|(process, bytes)| format!("{process} {} MiB", bytes >> 20));
+    rows.push(("memory", memory.collect::<Vec<_>>().join(", ")));
+    let mut text = String::new();
+    for (label, fact) in rows.into_iter().filter(|(_, fact)| !fact.is_empty()) {
+        let label = terminal.dim(&format!("{label:<9}"));
+        text.push_str(&format!("{label}  {}\n", wrapped(&fact, 11, terminal.width())));
+    }
+    text
+}
+
+fn healed(HealedBy { update, snapshot, never }: HealedBy) -> String {
+    let all = (update + snapshot + never).max(1) as f64;
+    let part = |word, count: u64| format!("{word} {} ({:.2} %)", show_whole(count), count as f64 / all * 100.0);
+    [part("update", update), part("snapshot", snapshot), part("never", never)].join(", ")
+}
+
+fn held(fault: &FaultFigures) -> String {
+    match fault.ended_s {
+        Some(ended_s) => format!("{:.1} to {ended_s:.1} s: {}", fault.began_s, fault.what),
+        None => format!("{:.1} s to the end: {}", fault.began_s, fault.what),
+    }
+}
