@@ -87,13 +87,16 @@ pub fn signals() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line, each cause once: several libraries repeat theirs in their own text.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
         cause = error.source();
     }
     text

@@ -119,6 +119,7 @@ fn every_wrong_bridge_configuration_is_an_error_at_its_line_and_key() {
         (&*with("[backoff]\nfirst = \"2s\"\nmost = \"1s\"\n"), 7, "backoff.most", "backoff.first", "a cap below"),
         (&*format!("window = 0\n{BRIDGE}"), 1, "window", "not within", "a window of nothing"),
         (&*with("[http]\nlisten = \"localhost\"\n"), 6, "http.listen", "socket address", "a listen address of no port"),
+        (&*with("extra = { acks = \"0\" }\n"), 5, "kafka.extra", "acks", "a setting that delivery rests on"),
         (&*with("[mqtt]\naddress = \"h:2\"\n"), 5, "mqtt", "", "a table twice"),
     ];
     for (text, line, key, words, what) in cases {

@@ -205,10 +205,25 @@ pub struct Kafka {
     /// Where to start in a partition without a committed offset.
     #[serde(default)]
     pub offset_reset: OffsetReset,
-    /// Further librdkafka settings, taken as they are; they come before the program's own defaults.
+    /// Further librdkafka settings, taken as they are; they come before the program's own defaults. Those on which
+    /// delivery rests are refused.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub extra: std::collections::BTreeMap<String, String>,
 }
+
+/// librdkafka settings on which delivery, order or drain rest.
+const RELIED_ON: [&str; 10] = [
+    "bootstrap.servers",
+    "group.id",
+    "group.protocol",
+    "partition.assignment.strategy",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "acks",
+    "partitioner",
+    "auto.offset.reset",
+];
 
 /// Where to start in a partition without a committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -285,6 +300,9 @@ impl Kafka {
             if bytes < 1 << 20 {
                 return Err(Fault::at(key, "must be at least \"1MiB\": several records of the largest size"));
             }
+        }
+        if let Some(key) = self.extra.keys().find(|key| RELIED_ON.contains(&key.as_str())) {
+            return Err(Fault::at("kafka.extra", format!("{key:?} is not to be changed: delivery rests on it")));
         }
         self.security.as_ref().map_or(Ok(()), KafkaSecurity::check)
     }
