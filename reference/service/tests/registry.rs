@@ -167,6 +167,23 @@ async fn the_stream_goes_on_through_poison_and_stages_that_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_always_breaks_the_writer_is_quarantined_and_its_neighbours_are_written() {
+    let mut bench = Bench::new();
+    bench.config.backoff.first = Duration::from_millis(1);
+    bench.config.backoff.most = Duration::from_millis(5);
+    bench.produce(30, 0).await;
+    let store = Breaking { inner: bench.store(Access::Write).await, on: Device::of_hardware("17") };
+    let mut running = start(bench.config.clone(), store, Faults::default()).await.expect("it starts");
+    until_at_least(&running, "dmp_registry_offset_committed", 30.0).await;
+    assert_eq!(metric(&running, "dmp_registry_quarantined_total{reason=\"store\"}").await, 1.0);
+    running.stop();
+    running.wait().await.expect("it was told to stop");
+    let records = bench.store(Access::Read).await.records().await.expect("the store answers");
+    assert_eq!(records.len(), 29);
+    assert!(!records.contains_key(&Device::of_hardware("17")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_told_to_stop_writes_and_commits_what_it_holds_first() {
     let bench = Bench::new();
     bench.produce(120, 0).await;
@@ -226,6 +243,40 @@ impl Store for Gated {
     async fn write(&self, rows: &Rows) -> WriteOutcome {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.gate.acquire().await.expect("the gate stays").forget();
+        self.inner.write(rows).await
+    }
+    async fn clean(&self) -> Result<u64, StoreError> {
+        self.inner.clean().await
+    }
+    async fn retire(&self, retire_after: Duration) -> Result<u64, StoreError> {
+        self.inner.retire(retire_after).await
+    }
+    async fn records(&self) -> Result<BTreeMap<Device, Record>, StoreError> {
+        self.inner.records().await
+    }
+    async fn records_of(&self, devices: &[Device]) -> Result<BTreeMap<Device, Record>, StoreError> {
+        self.inner.records_of(devices).await
+    }
+    async fn feeds(&self) -> Result<Vec<Feed>, StoreError> {
+        self.inner.feeds().await
+    }
+    async fn presence(&self) -> Result<BTreeMap<Rae, Presence>, StoreError> {
+        self.inner.presence().await
+    }
+}
+
+/// A store that panics on one device.
+struct Breaking {
+    inner: SqliteStore,
+    on: Device,
+}
+
+impl Store for Breaking {
+    async fn migrate(&self, snapshot_period: Duration) -> Result<(), StoreError> {
+        self.inner.migrate(snapshot_period).await
+    }
+    async fn write(&self, rows: &Rows) -> WriteOutcome {
+        assert!(!rows.devices.contains_key(&self.on), "a defect in the store that one record brings out");
         self.inner.write(rows).await
     }
     async fn clean(&self) -> Result<u64, StoreError> {

@@ -17,6 +17,8 @@ struct Pending {
 
 impl Faults {
     /// Makes the writer stage panic on each of its next `times` writes, before the store sees them.
+    ///
+    /// Eight in a row on the same rows, and these count as what breaks a writer: they are bisected and quarantined.
     pub fn panic_writer(&self, times: u32) {
         self.0.writer.fetch_add(times, Ordering::Relaxed);
     }
