@@ -249,7 +249,7 @@ impl<'s> Builder<'s> {
         fallback: Fallback<T>,
         show: impl Fn(&T) -> String,
     ) -> T {
-        let shown = format!("{} to {}", show(range.start()), show(range.end()));
+        let shown = format!("a value from {} to {}", show(range.start()), show(range.end()));
         match (field, fallback) {
             (Some((_, value)), _) if range.contains(&value) => value,
             (Some((span, value)), _) => {
@@ -258,7 +258,7 @@ impl<'s> Builder<'s> {
             }
             (None, Fallback::Value(value)) => value,
             (None, Fallback::Required) => {
-                self.missing(table, key, &format!("give it a value from {shown}"));
+                self.missing(table, key, &format!("give it {shown}"));
                 *range.start()
             }
         }
