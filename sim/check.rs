@@ -5,20 +5,40 @@
 //! ```
 //!
 //! [`Checks`] takes the history entry by entry while the run goes on, so that nothing of it needs to be kept, and the
-//! driver can ask how far the rows are behind the truth. Each check is a file and an arm of one enum.
+//! driver can ask how far the rows are behind the truth. Each check is a file, and an arm of one enum.
 
 pub mod verdict;
 
+mod acknowledged;
+mod attributes;
+mod bound;
+mod bounds;
+mod commit_safety;
+mod commits;
+mod conservation;
+mod convergence;
+mod floors;
+mod generator;
+mod lag;
 mod model;
+mod order;
+mod progress;
+mod provenance;
+mod staleness;
+mod start_position;
 mod tally;
+#[cfg(test)]
+mod tests;
+
+pub use bound::bound;
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{fleet::plan::Plan, history::Entry, observe::Figures, scenario::Scenario};
-use model::Models;
-use verdict::CheckResult;
+use model::{Fates, Models, Step};
+use verdict::{CheckId, CheckResult};
 
-/// What a target can show; declared by the target before the run. Log and rows are the least.
+/// What a target can show; declared by the target before the run. Log, committed offsets and rows are the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observable {
     /// The packets between broker and bridges.
@@ -45,9 +65,9 @@ pub struct Progress {
     /// Whole reads of the store so far.
     pub reads: u64,
     /// Devices that exist by now.
-    pub devices: usize,
+    pub devices: u64,
     /// Devices whose rows differ from the plan, as of the last whole read.
-    pub behind: usize,
+    pub behind: u64,
     /// Whether every row equalled its device at the last whole read.
     pub converged: bool,
     /// When the set of devices behind was last another.
@@ -58,18 +78,45 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Checks {
     models: Models,
+    checks: Vec<Check>,
+}
+
+/// One check of the catalogue.
+#[derive(Debug)]
+enum Check {
+    Provenance(provenance::Provenance),
+    Attributes(attributes::Attributes),
+    Floors(floors::Floors),
+    Order(order::Order),
+    CommitSafety(commit_safety::CommitSafety),
+    StartPosition(start_position::StartPosition),
+    Commits(commits::Commits),
+    Bounds(bounds::Bounds),
+    Acknowledged(acknowledged::Acknowledged),
+    Convergence(convergence::Convergence),
+    Staleness(staleness::Staleness),
+    Lag(lag::Lag),
+    Progress(progress::Progress),
+    Conservation(conservation::Conservation),
+    Generator(generator::Generator),
 }
 
 impl Checks {
     /// The checks of a run of `scenario` on a target that can show this much.
     #[must_use]
     pub fn new(scenario: Arc<Scenario>, plan: Arc<Plan>, observable: Observable) -> Checks {
-        Checks { models: Models::new(scenario, plan, observable) }
+        Checks {
+            models: Models::new(scenario, plan, observable),
+            checks: CheckId::ALL.into_iter().map(Check::new).collect(),
+        }
     }
 
     /// Takes the next entry of the history.
     pub fn observe(&mut self, entry: &Entry) {
-        self.models.observe(entry);
+        let step = self.models.observe(entry);
+        for check in &mut self.checks {
+            check.observe(&self.models, entry, &step);
+        }
     }
 
     /// How far the rows are behind the truth.
@@ -78,8 +125,8 @@ impl Checks {
         let truth = &self.models.truth;
         Progress {
             reads: truth.reads,
-            devices: truth.expected(),
-            behind: truth.behind().len(),
+            devices: truth.expected() as u64,
+            behind: truth.behind().len() as u64,
             converged: truth.reads > 0 && truth.behind().is_empty(),
             moved: truth.moved,
         }
@@ -88,7 +135,79 @@ impl Checks {
     /// The results, in the order of the catalogue. Fills in [`Figures::converged_after_s`].
     #[must_use]
     pub fn finish(&mut self, figures: &mut Figures) -> Vec<CheckResult> {
-        let _ = figures;
-        Vec::new()
+        self.models.ledger.settle();
+        let fates = self.models.fates();
+        let converged = self.checks.iter().find_map(|check| check.converged_after(&self.models));
+        figures.converged_after_s = converged.map(|after| after.as_secs_f64());
+        let models = &self.models;
+        self.checks.iter_mut().map(|check| check.finish(models, figures, &fates)).collect()
+    }
+}
+
+impl Check {
+    fn new(id: CheckId) -> Check {
+        match id {
+            CheckId::C1 => Check::Provenance(provenance::Provenance::new()),
+            CheckId::C2 => Check::Attributes(attributes::Attributes::new()),
+            CheckId::C3 => Check::Floors(floors::Floors::new()),
+            CheckId::C4 => Check::Order(order::Order::new()),
+            CheckId::C5 => Check::CommitSafety(commit_safety::CommitSafety::new()),
+            CheckId::C5b => Check::StartPosition(start_position::StartPosition::new()),
+            CheckId::C6 => Check::Commits(commits::Commits::new()),
+            CheckId::C7 => Check::Bounds(bounds::Bounds::new()),
+            CheckId::C8 => Check::Acknowledged(acknowledged::Acknowledged::new()),
+            CheckId::C9 => Check::Convergence(convergence::Convergence::new()),
+            CheckId::C10 => Check::Staleness(staleness::Staleness::new()),
+            CheckId::C11 => Check::Lag(lag::Lag::new()),
+            CheckId::C12 => Check::Progress(progress::Progress::new()),
+            CheckId::C15 => Check::Conservation(conservation::Conservation::new()),
+            CheckId::Generator => Check::Generator(generator::Generator::new()),
+        }
+    }
+
+    fn observe(&mut self, models: &Models, entry: &Entry, step: &Step) {
+        match self {
+            Check::Provenance(check) => check.observe(models, entry, step),
+            Check::Attributes(check) => check.observe(models, entry, step),
+            Check::Floors(check) => check.observe(models, entry, step),
+            Check::Order(check) => check.observe(models, entry, step),
+            Check::CommitSafety(check) => check.observe(models, entry, step),
+            Check::StartPosition(check) => check.observe(models, entry, step),
+            Check::Commits(check) => check.observe(entry),
+            Check::Bounds(check) => check.observe(models, entry),
+            Check::Convergence(check) => check.observe(models, entry, step),
+            Check::Lag(check) => check.observe(models, entry),
+            Check::Progress(check) => check.observe(models, entry),
+            Check::Generator(check) => check.observe(models, entry),
+            // These are judged from the models and the figures alone.
+            Check::Acknowledged(_) | Check::Staleness(_) | Check::Conservation(_) => {}
+        }
+    }
+
+    fn converged_after(&self, models: &Models) -> Option<Duration> {
+        match self {
+            Check::Convergence(check) => check.after(models),
+            _ => None,
+        }
+    }
+
+    fn finish(&mut self, models: &Models, figures: &Figures, fates: &Fates) -> CheckResult {
+        match self {
+            Check::Provenance(check) => check.finish(),
+            Check::Attributes(check) => check.finish(),
+            Check::Floors(check) => check.finish(),
+            Check::Order(check) => check.finish(),
+            Check::CommitSafety(check) => check.finish(models),
+            Check::StartPosition(check) => check.finish(models),
+            Check::Commits(check) => check.finish(),
+            Check::Bounds(check) => check.finish(models),
+            Check::Acknowledged(check) => check.finish(models, fates),
+            Check::Convergence(check) => check.finish(models),
+            Check::Staleness(check) => check.finish(&models.scenario, figures),
+            Check::Lag(check) => check.finish(models, figures),
+            Check::Progress(check) => check.finish(models),
+            Check::Conservation(check) => check.finish(models, fates),
+            Check::Generator(check) => check.finish(models, fates),
+        }
     }
 }

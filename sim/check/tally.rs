@@ -33,6 +33,11 @@ impl Tally {
         }
     }
 
+    /// Failures without a witness.
+    pub(super) fn add_failures(&mut self, count: u64) {
+        self.failures += count;
+    }
+
     /// How many failures there are.
     pub(super) fn failures(&self) -> u64 {
         self.failures

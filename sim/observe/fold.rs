@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use dmp_core::event::{Body, Event, Value};
 use hdrhistogram::Histogram;
 
-use super::{FaultFigures, Figures, HealedBy, Percentiles, PhaseFigures, Point, lag::Lag, sample::Sample};
+use super::{FaultFigures, Figures, Percentiles, PhaseFigures, Point, lag::Lag, sample::Sample};
 use crate::{
     fleet::plan::{ChangeKind, DeviceIndex, Plan},
     history::{Appended, Entry, Gauge, Process, Stage, What},
@@ -51,8 +51,16 @@ pub struct Snapshot {
     pub phase: String,
     /// Its place in every run.
     pub stage: Option<Stage>,
-    /// The newest point of the series.
-    pub point: Point,
+    /// Events put on the wire per second, over the last second or so.
+    pub published_per_s: f64,
+    /// Records appended per second, likewise.
+    pub appended_per_s: f64,
+    /// Records reflected in the store per second, likewise.
+    pub reflected_per_s: f64,
+    /// End - committed, in records.
+    pub lag: u64,
+    /// Keys of the faults that hold now.
+    pub faults: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -131,13 +139,17 @@ impl FiguresFold {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let phase = self.phases.last();
-        let mut point = self.figures.series.last().cloned().unwrap_or_default();
-        (point.lag_committed, point.lag_reflected) = (self.lag.committed(), self.lag.reflected());
+        let rate = |of: fn(&Point) -> f64| self.figures.series.last().map_or(0.0, of);
+        let key = |&(fault, _): &(usize, usize)| Some(self.scenario.faults.get(fault)?.kind.key().to_owned());
         Snapshot {
             at: self.now,
             phase: phase.map(|phase| phase.name.to_string()).unwrap_or_default(),
             stage: phase.map(|phase| phase.stage),
-            point,
+            published_per_s: rate(|point| point.published_per_s),
+            appended_per_s: rate(|point| point.appended_per_s),
+            reflected_per_s: rate(|point| point.reflected_per_s),
+            lag: self.lag.committed(),
+            faults: self.open_faults.iter().filter_map(key).collect(),
         }
     }
 

@@ -1,0 +1,73 @@
+//! The bound of convergence: how long after heal every row must equal its device.
+//!
+//! B = reconnect + session timeout + probe + snapshot period with jitter + MQTT leg + drain + commit, where drain =
+//! backlog / (capacity - arrival). No loss is left after heal, so that one snapshot period is enough at QoS 0 too.
+
+use std::time::Duration;
+
+use crate::{
+    fleet::{BACKOFF, SNAPSHOT_JITTER_PERMILLE},
+    scenario::{FaultKind, Part, Scenario},
+};
+
+/// Longest back-off of a bridge or registry, and the way through the brokers; an agent's comes on top.
+const RECONNECT: Duration = Duration::from_secs(5);
+
+/// A pipeline is built for twice its mean load, and at least for this many records per second on two cores.
+const LEAST_CAPACITY: f64 = 2_000.0;
+
+/// The bound: the scenario's own, or computed from its settings.
+#[must_use]
+pub fn bound(scenario: &Scenario) -> Duration {
+    scenario.checks.converged_within.unwrap_or_else(|| {
+        RECONNECT
+            + BACKOFF.most
+            + scenario.pipeline.session_timeout
+            + scenario.fleet.probe_every
+            + scenario.fleet.snapshot_every.mul_f64(1.0 + f64::from(SNAPSHOT_JITTER_PERMILLE) / 1e3)
+            + drain(scenario)
+            + scenario.pipeline.batch_wait
+            + scenario.pipeline.commit_every
+    })
+}
+
+/// Time to drain what has piled up by the end of the load at worst.
+fn drain(scenario: &Scenario) -> Duration {
+    let devices = f64::from(scenario.devices());
+    let snapshots = devices / seconds(scenario.fleet.snapshot_every);
+    let changes = devices / seconds(scenario.fleet.update_every);
+    let capacity = (2.0 * (changes + snapshots)).max(LEAST_CAPACITY);
+    let bursts = scenario.phases.iter().map(|phase| {
+        let excess = (changes * phase.rate + snapshots - capacity).max(0.0) * phase.lasts.as_secs_f64();
+        excess + phase.canary.as_ref().map_or(0.0, |canary| f64::from(canary.clients) * f64::from(canary.messages))
+    });
+    let held = scenario.faults.iter().filter(|fault| holds_back(&fault.kind));
+    let held = held.map(|fault| fault.kind.lasts().as_secs_f64() * (changes + snapshots));
+    let backlog = bursts.sum::<f64>() + held.sum::<f64>();
+    Duration::from_secs_f64(backlog / (capacity - snapshots))
+}
+
+/// Whether records pile up while the fault holds.
+fn holds_back(kind: &FaultKind) -> bool {
+    match kind {
+        FaultKind::Kill { part: Part::Bridge | Part::Registry, .. }
+        | FaultKind::Pause { part: Part::Bridge | Part::Registry, .. }
+        | FaultKind::Disconnect { .. }
+        | FaultKind::CutLink { .. }
+        | FaultKind::SlowLink { .. }
+        | FaultKind::ThrottledStore { .. }
+        | FaultKind::SlowStore { .. } => true,
+        FaultKind::MissedUpdates { .. }
+        | FaultKind::Qos0Loss { .. }
+        | FaultKind::Duplicates { .. }
+        | FaultKind::DelayedTails { .. }
+        | FaultKind::Poison { .. }
+        | FaultKind::Reboot { .. }
+        | FaultKind::Flapping { .. }
+        | FaultKind::StageFailure { .. } => false,
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64().max(1e-3)
+}

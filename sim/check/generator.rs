@@ -1,0 +1,63 @@
+//! Whether the run says anything at all: the generator kept its schedule, and nothing around the system broke.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    model::{Fate, Fates, Models, brief},
+    tally::Tally,
+    verdict::{CheckId, CheckResult},
+};
+use crate::history::{Entry, What};
+
+/// The check of the harness itself.
+#[derive(Debug)]
+pub(super) struct Generator {
+    tally: Tally,
+    lateness: Duration,
+    broken: Vec<(Duration, Arc<str>)>,
+}
+
+/// Kept of what broke: the first ones say it.
+const MOST_BROKEN: usize = 100;
+
+impl Generator {
+    pub(super) fn new() -> Generator {
+        Generator { tally: Tally::new(CheckId::Generator), lateness: Duration::ZERO, broken: Vec::new() }
+    }
+
+    pub(super) fn observe(&mut self, models: &Models, entry: &Entry) {
+        match &entry.what {
+            What::Lateness(lateness) => {
+                self.lateness = self.lateness.max(*lateness);
+                let limit = models.scenario.checks.lateness_at_most;
+                if *lateness > limit {
+                    self.tally.fail(entry.at, || {
+                        (format!("the generator was {lateness:?} behind its plan, above {limit:?}"), Vec::new())
+                    });
+                }
+            }
+            What::Recorded(_) => self.tally.saw(),
+            What::Broken(what) if self.broken.len() < MOST_BROKEN => self.broken.push((entry.at, what.clone())),
+            _ => {}
+        }
+    }
+
+    pub(super) fn finish(&mut self, models: &Models, fates: &Fates) -> CheckResult {
+        for (at, what) in std::mem::take(&mut self.broken) {
+            self.tally.fail(at, || (what.to_string(), Vec::new()));
+        }
+        for (device, version) in fates.of(Fate::LostByBroker) {
+            self.tally.fail(models.clock.now, || {
+                let what = format!(
+                    "the MQTT broker lost {} of device {}: acknowledged to the agent, and never handed to a bridge",
+                    brief(version),
+                    models.id(device)
+                );
+                (what, models.timeline(device, models.clock.now))
+            });
+        }
+        let figure = format!("at most {:.1} ms late", self.lateness.as_secs_f64() * 1e3);
+        let limit = format!("{:?}", models.scenario.checks.lateness_at_most);
+        self.tally.result(figure, limit, "event of the fleet")
+    }
+}

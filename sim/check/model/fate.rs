@@ -1,0 +1,181 @@
+//! What became of each event of the fleet, once the history has ended: exactly one fate each.
+
+use std::time::Duration;
+
+use dmp_core::{core::Qos, id::Version};
+
+use super::{Life, Models, ledger::SessionLife};
+use crate::{fleet::plan::DeviceIndex, scenario::FaultKind};
+
+/// An event that is this young when the history ends may still be on its way.
+pub(in crate::check) const ON_ITS_WAY: Duration = Duration::from_secs(5);
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::check) enum Fate {
+    /// In the log, for the registry to reflect.
+    InLog,
+    /// In the log, and quarantined by the registry.
+    Quarantined,
+    /// Dead-lettered by a bridge.
+    DeadLettered,
+    /// Swallowed by a fault.
+    Withheld,
+    /// Lost on a QoS 0 leg.
+    LostAtQos0,
+    /// Shed from the full outbox.
+    Shed,
+    /// In the outbox of an agent that restarted: not durable, a snapshot is due instead.
+    LostWithRestart,
+    /// On its way when the history ended.
+    InFlight,
+    /// Acknowledged by the broker to its agent, and never handed to a bridge.
+    LostByBroker,
+    /// Acknowledged by a bridge, and stored nowhere.
+    LostByBridge,
+    /// Nowhere, and nothing says why.
+    Vanished,
+    /// Withheld, and in the log all the same.
+    Contradiction,
+}
+
+impl Fate {
+    /// Every fate, in the order in which they are told.
+    pub(in crate::check) const ALL: [Fate; 12] = [
+        Fate::InLog,
+        Fate::Quarantined,
+        Fate::DeadLettered,
+        Fate::Withheld,
+        Fate::LostAtQos0,
+        Fate::Shed,
+        Fate::LostWithRestart,
+        Fate::InFlight,
+        Fate::LostByBroker,
+        Fate::LostByBridge,
+        Fate::Vanished,
+        Fate::Contradiction,
+    ];
+
+    /// In words, after a number.
+    pub(in crate::check) fn text(self) -> &'static str {
+        match self {
+            Fate::InLog => "in the log",
+            Fate::Quarantined => "quarantined",
+            Fate::DeadLettered => "dead-lettered by a bridge",
+            Fate::Withheld => "withheld by faults",
+            Fate::LostAtQos0 => "lost at QoS 0",
+            Fate::Shed => "shed",
+            Fate::LostWithRestart => "lost with a restarted agent's outbox",
+            Fate::InFlight => "in flight",
+            Fate::LostByBroker => "lost by the MQTT broker",
+            Fate::LostByBridge => "lost by the bridge",
+            Fate::Vanished => "vanished",
+            Fate::Contradiction => "withheld and yet in the log",
+        }
+    }
+}
+
+/// The fates of all events.
+#[derive(Debug, Default)]
+pub(in crate::check) struct Fates {
+    /// How many of each, by place in [`Fate::ALL`].
+    pub(in crate::check) counts: [u64; Fate::ALL.len()],
+    /// Copies in the log beyond the first of each event.
+    pub(in crate::check) copies: u64,
+    /// Events whose fate somebody must answer for.
+    pub(in crate::check) bad: Vec<(DeviceIndex, Version, Fate)>,
+}
+
+impl Fates {
+    /// How many events there are.
+    pub(in crate::check) fn recorded(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How many events have this fate.
+    pub(in crate::check) fn count(&self, fate: Fate) -> u64 {
+        self.counts[fate as usize]
+    }
+
+    /// The events with this fate.
+    pub(in crate::check) fn of(&self, fate: Fate) -> impl Iterator<Item = (DeviceIndex, Version)> {
+        self.bad.iter().filter(move |(_, _, is)| *is == fate).map(|&(device, version, _)| (device, version))
+    }
+}
+
+impl Models {
+    /// The fates of all events; to be asked once the history has ended.
+    pub(in crate::check) fn fates(&self) -> Fates {
+        let mut fates = Fates::default();
+        for (device, sessions) in self.ledger.all() {
+            // Backwards, so that it is known whether anything later has gone further.
+            let mut overtaken = false;
+            for session in sessions.iter().rev() {
+                for (index, life) in session.events.iter().enumerate().rev().filter(|(_, life)| life.recorded.is()) {
+                    let fate = self.fate(life, overtaken);
+                    fates.counts[fate as usize] += 1;
+                    fates.copies += u64::from(life.copies.saturating_sub(1));
+                    if fate >= Fate::LostByBroker {
+                        fates.bad.push((device, version(session, index), fate));
+                    }
+                    overtaken |= life.in_log() || life.delivered.is() || life.acknowledged.is();
+                }
+            }
+        }
+        fates.bad.sort_unstable();
+        fates
+    }
+
+    fn fate(&self, life: &Life, overtaken: bool) -> Fate {
+        match () {
+            () if life.in_log() && life.withheld() => Fate::Contradiction,
+            () if life.in_log() && life.quarantined() => Fate::Quarantined,
+            () if life.in_log() => Fate::InLog,
+            () if life.dead_lettered() => Fate::DeadLettered,
+            () if life.bridge_acknowledged.is() => Fate::LostByBridge,
+            () if life.withheld() => Fate::Withheld,
+            () if life.lost_at_qos0() => Fate::LostAtQos0,
+            () if life.shed() => Fate::Shed,
+            () => self.fate_on_the_way(life, overtaken),
+        }
+    }
+
+    /// The fate of an event that is in no log and that nothing is known to have dropped.
+    fn fate_on_the_way(&self, life: &Life, overtaken: bool) -> Fate {
+        let newest = [life.recorded, life.sent, life.acknowledged, life.delivered].into_iter().max();
+        let newest = newest.and_then(|moment| moment.get()).unwrap_or_default();
+        let gone = overtaken || newest + ON_ITS_WAY < self.clock.now;
+        let at_qos0 = self.scenario.fleet.qos == Qos::AtMostOnce;
+        match () {
+            () if !gone => Fate::InFlight,
+            () if at_qos0 && life.sent.is() => Fate::LostAtQos0,
+            // A bridge holds it unacknowledged: the broker hands it out again.
+            () if life.delivered.is() => Fate::InFlight,
+            () if life.acknowledged.is() && self.observable.wire => Fate::LostByBroker,
+            () if life.acknowledged.is() => Fate::Vanished,
+            // Not acknowledged: it waits in the outbox, whose order nothing passes.
+            () if !overtaken => Fate::InFlight,
+            () if self.restarted_since(life) => Fate::LostWithRestart,
+            // A tail that is held back is sent once, and not again if its connection breaks.
+            () if life.delayed() || (!life.sent.is() && self.has_delayed_tails()) => Fate::Withheld,
+            () => Fate::Vanished,
+        }
+    }
+
+    fn restarted_since(&self, life: &Life) -> bool {
+        let recorded = life.recorded.get().unwrap_or_default();
+        self.faults.windows.iter().any(|&(fault, began, ended)| {
+            let kind = self.scenario.faults.get(fault).map(|fault| &fault.kind);
+            matches!(kind, Some(FaultKind::Reboot { .. })) && ended.unwrap_or(began) >= recorded
+        })
+    }
+
+    fn has_delayed_tails(&self) -> bool {
+        self.scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::DelayedTails { .. }))
+    }
+}
+
+fn version(session: &SessionLife, index: usize) -> Version {
+    let seq = dmp_core::id::Seq::try_from(index as u64 + 1).expect("an index of an event that was recorded");
+    Version { epoch: session.epoch, session: session.session, seq }
+}
