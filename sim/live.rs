@@ -19,6 +19,6 @@ mod rae;
 
 mod up;
 
-pub use child::{child_process, janitor};
+pub use child::{ChildFailed, child_process, janitor};
 
 pub use up::{Endpoints, up};

@@ -119,7 +119,8 @@ impl Embedded {
 
     fn bridge(&self, index: u8, scenario: &Scenario) -> bridge::Config {
         let pipeline = &scenario.pipeline;
-        let mqtt = config::Mqtt::at(self.proxy.endpoint().to_string());
+        let mqtt = self.proxy.endpoint();
+        let mqtt = config::Mqtt::at(format!("{}:{}", mqtt.host, mqtt.port));
         let serve = (0..pipeline.shard_groups).filter(|group| group % pipeline.bridges == index).collect();
         bridge::Config {
             id: format!("bridge-{index}"),

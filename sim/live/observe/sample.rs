@@ -17,7 +17,7 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(50);
 
 /// Devices in the sample.
-const DEVICES: usize = 400;
+const DEVICES: usize = 200;
 
 /// The sample: standing devices, drawn from the seed.
 #[must_use]
