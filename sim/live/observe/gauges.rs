@@ -17,8 +17,7 @@ const WITHIN: Duration = Duration::from_secs(2);
 /// Most bytes of metrics: far above what the programs have.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Ending of the metrics that are the depth of a queue, and of those that are its bound.
-const DEPTH: &str = "_depth";
+/// Ending of the metrics that are the bound of a queue; its depth has the name without it, and the same labels.
 const CAP: &str = "_cap";
 
 /// Reads the gauges of one process.
@@ -47,18 +46,17 @@ async fn metrics(http: SocketAddr) -> anyhow::Result<String> {
     Ok(body.to_owned())
 }
 
-/// Pairs `X_depth` with `X_cap` by their labels; the deepest of each name counts.
+/// Pairs each `X_cap` with its `X`; the deepest of each name counts.
 fn queues(text: &str) -> Vec<Gauge> {
     let samples: BTreeMap<(&str, &str), u64> = text.lines().filter_map(sample).collect();
-    let mut deepest: BTreeMap<&str, (u64, Option<u64>)> = BTreeMap::new();
-    for (&(name, labels), &value) in &samples {
-        let Some(queue) = name.strip_suffix(DEPTH) else { continue };
-        let cap_of = |labels| samples.get(&(format!("{queue}{CAP}").as_str(), labels)).copied();
-        let cap = cap_of(labels).or_else(|| cap_of(""));
-        let most = deepest.entry(queue).or_insert((value, cap));
-        *most = (most.0.max(value), cap);
+    let mut deepest: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (&(name, labels), &cap) in &samples {
+        let Some(queue) = name.strip_suffix(CAP) else { continue };
+        let Some(&depth) = samples.get(&(queue, labels)) else { continue };
+        let most = deepest.entry(queue).or_insert((depth, cap));
+        *most = (*most).max((depth, cap));
     }
-    let gauge = |(name, (value, cap)): (&str, (u64, Option<u64>))| Gauge { name: name.into(), value, cap };
+    let gauge = |(name, (value, cap)): (&str, (u64, u64))| Gauge { name: name.into(), value, cap: Some(cap) };
     deepest.into_iter().map(gauge).collect()
 }
 
@@ -85,8 +83,8 @@ mod tests {
 
     #[test]
     fn the_deepest_queue_of_a_name_is_paired_with_its_own_bound() {
-        let text = "# HELP x_depth d\nx_depth{partition=\"0\"} 3\nx_depth{partition=\"1\"} 9\nx_cap 10\n\
-                    y_depth{g=\"1\"} 2\ny_cap{g=\"1\"} 4\nz_total 7\n";
+        let text = "# HELP x d\nx{partition=\"0\"} 3\nx{partition=\"1\"} 9\nx_cap{partition=\"0\"} 10\n\
+                    x_cap{partition=\"1\"} 10\ny{g=\"1\"} 2\ny_cap{g=\"1\"} 4\nz_total 7\n";
         let gauge = |name: &str, value, cap| Gauge { name: name.into(), value, cap };
         assert_eq!(queues(text), [gauge("x", 9, Some(10)), gauge("y", 2, Some(4))]);
     }
