@@ -10,15 +10,15 @@ mod faults;
 mod faulty_store;
 mod fleet;
 mod journal;
-
+mod judge;
 mod observe;
 mod poisoner;
 mod process;
 pub mod proxy;
 mod rae;
-
+mod run;
 mod up;
 
-pub use child::{ChildFailed, child_process, janitor};
-
+pub use child::{child_process, janitor};
+pub use run::run;
 pub use up::{Endpoints, up};

@@ -34,7 +34,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
     let out = options.out.clone();
     let mut progress = ProgressLine::stderr(args.quiet);
     let ended = match runtime() {
-        Ok(runtime) => runtime.block_on(drive(scenario, options, |at| progress.show(at))),
+        Ok(runtime) => runtime.block_on(crate::live::run(scenario, options, |at| progress.show(at))),
         Err(error) => Err(RunError::Harness(error.into())),
     };
     progress.clear();
@@ -45,14 +45,6 @@ pub(super) fn run(args: &RunArgs) -> Exit {
             of_error(&error)
         }
     }
-}
-
-async fn drive(
-    _scenario: Scenario,
-    _options: RunOptions,
-    _watcher: impl FnMut(&crate::run::Progress),
-) -> Result<RunOutcome, RunError> {
-    Err(RunError::Harness(anyhow::anyhow!("the live driver is not wired up yet")))
 }
 
 /// Writes the result, prints the summary, and gives the verdict's exit code.

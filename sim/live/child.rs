@@ -44,24 +44,11 @@ pub(super) fn ready_line(line: &str) -> Option<SocketAddr> {
     line.trim().strip_prefix(READY)?.parse().ok()
 }
 
-/// Runs a child process: what the hidden subcommand does. Says on its standard error why it failed, in one line.
+/// Runs a child process: what the hidden subcommand does.
 ///
 /// # Errors
 /// If the configuration cannot be read, the part cannot start, or it ends by itself.
-pub async fn child_process(config: &Path) -> Result<(), ChildFailed> {
-    let ended = part(config).await;
-    ended.map_err(|error| {
-        tracing::error!("{error:#}");
-        ChildFailed
-    })
-}
-
-/// A child failed; it has said why.
-#[derive(Debug, thiserror::Error)]
-#[error("a part of the pipeline failed")]
-pub struct ChildFailed;
-
-async fn part(config: &Path) -> anyhow::Result<()> {
+pub async fn child_process(config: &Path) -> anyhow::Result<()> {
     let text = std::fs::read(config).with_context(|| format!("reading {}", config.display()))?;
     match serde_json::from_slice(&text).with_context(|| format!("parsing {}", config.display()))? {
         ChildConfig::Bridge(config) => {

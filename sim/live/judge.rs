@@ -73,6 +73,6 @@ fn judge(
         }
         tell.send_replace(Standing { checks: checks.progress(), figures: figures.snapshot() });
     }
-    let figures = figures.finish();
-    (checks.finish(&figures), figures)
+    let mut figures = figures.finish();
+    (checks.finish(&mut figures), figures)
 }

@@ -98,7 +98,7 @@ impl Run {
         let (scenario, clock) = (Arc::new(scenario), Arc::new(RunClock::start()));
         let plan = Arc::new(Plan::new(&scenario));
         let (journal, entries) = Journal::new(clock.clone());
-        let judge = Judge::start(scenario.clone(), plan.clone(), Observable::live(&scenario), entries)?;
+        let judge = Judge::start(scenario.clone(), plan.clone(), Observable::EVERYTHING, entries)?;
         journal.enter(What::Phase { name: "warm-up".into(), stage: Stage::WarmUp }).await;
         let (target, observed) = Embedded::start(&scenario, &options.binary).await?;
         let mut processes =
