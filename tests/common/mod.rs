@@ -1,0 +1,75 @@
+//! What the tests of the `fleetproof` program share.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// The program under test, run at the top of the repository, without backtraces in its errors.
+pub fn fleetproof() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleetproof"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command
+}
+
+/// Waits until `condition` holds.
+pub fn eventually(what: &str, within: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// `fleetproof up`, ready.
+pub struct Up {
+    child: Child,
+    lines: Vec<String>,
+}
+
+impl Up {
+    pub fn start() -> Up {
+        let mut child = fleetproof().arg("up").stdout(Stdio::piped()).spawn().expect("fleetproof starts");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut lines = Vec::new();
+        for line in stdout.lines() {
+            let line = line.expect("text");
+            let ready = line.starts_with("ready");
+            lines.push(line);
+            if ready {
+                return Up { child, lines };
+            }
+        }
+        panic!("up ended before it was ready: {lines:?}, {:?}", child.wait());
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// What stands behind `label` at the begin of a line.
+    pub fn value(&self, label: &str) -> &str {
+        let line = self.lines.iter().find_map(|line| line.trim().strip_prefix(label));
+        line.unwrap_or_else(|| panic!("no {label:?} in {:?}", self.lines)).trim()
+    }
+
+    /// The directory of its files.
+    pub fn directory(&self) -> PathBuf {
+        PathBuf::from(self.value("logs")).parent().expect("logs are in it").to_owned()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _gone_already = kill(self.pid(), Signal::SIGINT);
+        let _ended = self.child.wait();
+    }
+}
