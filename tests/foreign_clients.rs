@@ -26,7 +26,18 @@ fn a_foreign_publisher_shows_in_the_store_and_a_foreign_consumer_reads_the_recor
     let payload = format!(
         r#"{{"v":1,"kind":"snapshot","device":"{DEVICE}","epoch":5,"seq":1,"at":"2026-01-01T00:00:00.000Z","attributes":{{"firmware":["7.1",1]}}}}"#
     );
-    output(Command::new("mosquitto_pub").args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", &topic, "-m", &payload]));
+    output(Command::new("mosquitto_pub").args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-q",
+        "1",
+        "-t",
+        &topic,
+        "-m",
+        &payload,
+    ]));
 
     let within = Duration::from_secs(20);
     eventually("the record is in the store", within, || shown(up.value("store")) == Some("\"7.1\"".to_owned()));

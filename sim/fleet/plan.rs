@@ -410,3 +410,103 @@ fn exponential(rng: &mut rand_pcg::Pcg64Mcg, mean: Duration) -> Duration {
     // Capped at 20 means, which one draw in 5 * 10^8 exceeds.
     mean.mul_f64((-(1.0 - rng.random::<f64>()).ln()).min(20.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    const SCENARIO: &str = r#"# What is true?
+seed = 11
+[fleet]
+raes = 6
+devices_per_rae = 5
+update_every = "2s"
+unset_share = 0.3
+reattach_every = "10s"
+[[phase]]
+name = "load"
+lasts = "30s"
+[[phase]]
+name = "canary"
+lasts = "5s"
+canary = { clients = 4, over = "2s", messages = 3 }
+"#;
+
+    fn plan() -> Plan {
+        Plan::new(&Scenario::from_text("truth", SCENARIO, &[], None).expect("a correct scenario"))
+    }
+
+    fn all_changes(plan: &Plan) -> impl Iterator<Item = (DeviceIndex, ChangeNumber)> {
+        (0..).map(DeviceIndex).zip(&plan.devices).flat_map(|(index, device)| {
+            (0..=device.changes.len() as u32).map(move |number| (index, ChangeNumber(number)))
+        })
+    }
+
+    #[test]
+    fn every_value_leads_back_to_the_change_that_set_it() {
+        let plan = plan();
+        for (device, number) in all_changes(&plan) {
+            for (name, value) in plan.record(device, number) {
+                let index = ATTRIBUTES.iter().position(|&known| known == name.as_str()).expect("a known name");
+                let (origin, present) = plan.origin(device, number, index);
+                assert!(present);
+                let source = plan.source(device, name.as_str(), &value, number).expect("it had this value");
+                // Two changes may give the same boolean; then the later one is as true.
+                assert!(source == origin || name.as_str() == "charging", "{name} {value}: {source:?}, {origin:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_a_device_never_had_has_no_source() {
+        let plan = plan();
+        let (device, last) = (DeviceIndex(3), plan.change_at(DeviceIndex(3), Duration::from_secs(1_000)));
+        assert_eq!(plan.source(device, "rev", &Value::Integer(1_000_000), last), None);
+        assert_eq!(plan.source(device, "firmware", &Value::Text("7.2.999999".into()), last), None);
+        assert_eq!(plan.source(device, "no_such_name", &Value::Bool(true), last), None);
+    }
+
+    #[test]
+    fn a_change_sets_rev_to_its_number_unless_it_unplugs() {
+        let plan = plan();
+        for (device, number) in all_changes(&plan).filter(|(_, number)| number.0 > 0) {
+            let change = plan.devices[device.0 as usize].changes[number.0 as usize - 1];
+            let rev = plan.record(device, number)["rev"].clone();
+            assert_eq!(rev == Value::Integer(number.0.into()), change.kind != ChangeKind::Detach);
+        }
+    }
+
+    #[test]
+    fn every_device_is_plugged_in_at_the_end_and_nothing_updates_while_it_is_not() {
+        let plan = plan();
+        for (index, device) in (0..).map(DeviceIndex).zip(&plan.devices) {
+            let mut attached = true;
+            for change in &device.changes {
+                match change.kind {
+                    ChangeKind::Update { .. } => assert!(attached),
+                    ChangeKind::Detach => assert!(std::mem::replace(&mut attached, false)),
+                    ChangeKind::Attach => assert!(!std::mem::replace(&mut attached, true)),
+                }
+            }
+            assert!(attached && plan.attached(index, ChangeNumber(device.changes.len() as u32)));
+        }
+    }
+
+    #[test]
+    fn payloads_come_out_at_about_the_size_asked_for() {
+        let plan = plan();
+        let record = plan.record(DeviceIndex(0), ChangeNumber(0));
+        let bytes: usize = record.iter().map(|(name, value)| name.as_str().len() + value.to_string().len() + 8).sum();
+        assert!((600..1_100).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn another_rae_does_not_shift_the_changes_of_the_others() {
+        let more = SCENARIO.replace("raes = 6", "raes = 7");
+        let more = Plan::new(&Scenario::from_text("truth", &more, &[], None).expect("a correct scenario"));
+        for (device, other) in plan().devices.iter().zip(&more.devices).take(30) {
+            assert_eq!(device.changes, other.changes);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use dmp_core::time::{Mono, Now, Wall};
 
 /// Time since the begin of the run, and where in it the load begins.
 #[derive(Debug)]
-pub struct RunClock {
+pub(super) struct RunClock {
     began: Instant,
     load: OnceLock<Duration>,
 }
@@ -17,50 +17,50 @@ pub struct RunClock {
 impl RunClock {
     /// A run that begins now.
     #[must_use]
-    pub fn start() -> RunClock {
+    pub(super) fn start() -> RunClock {
         RunClock { began: Instant::now(), load: OnceLock::new() }
     }
 
     /// Time since the begin of the run.
     #[must_use]
-    pub fn at(&self) -> Duration {
+    pub(super) fn at(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// What a core gets as now.
     #[must_use]
-    pub fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         let mono = Mono(u64::try_from(self.at().as_nanos()).expect("a run ends within 500 years"));
         Now { mono, wall: wall() }
     }
 
     /// Marks the begin of the load, `at` from the begin of the run; only the first call counts.
-    pub fn begin_load(&self, at: Duration) {
+    pub(super) fn begin_load(&self, at: Duration) {
         let _already_begun = self.load.set(at);
     }
 
     /// Time since the begin of the load; `None` during warm-up.
     #[must_use]
-    pub fn in_load(&self) -> Option<Duration> {
+    pub(super) fn in_load(&self) -> Option<Duration> {
         self.load.get().map(|load| self.at().saturating_sub(*load))
     }
 
     /// The instant that is `at` from the begin of the load; `None` during warm-up.
     #[must_use]
-    pub fn instant_of_load(&self, at: Duration) -> Option<Instant> {
+    pub(super) fn instant_of_load(&self, at: Duration) -> Option<Instant> {
         self.load.get().map(|load| self.began + *load + at)
     }
 
     /// The instant at which a core wants to be woken.
     #[must_use]
-    pub fn instant(&self, mono: Mono) -> Instant {
+    pub(super) fn instant(&self, mono: Mono) -> Instant {
         self.began + Duration::from_nanos(mono.0)
     }
 }
 
 /// This machine's wall clock.
 #[must_use]
-pub fn wall() -> Wall {
+pub(super) fn wall() -> Wall {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

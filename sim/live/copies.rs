@@ -89,3 +89,63 @@ impl Copies {
         PacketId(FIRST_PACKET + self.sent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dmp_core::id::{Epoch, Seq, Session, Version};
+
+    use super::*;
+    use crate::fleet::plan::DeviceIndex;
+
+    fn copy(number: u64) -> (Publish, Publication) {
+        let session = Session(uuid::Uuid::from_u128(1));
+        let version = Version { epoch: Epoch::FIRST, session, seq: Seq::try_from(number).unwrap() };
+        let publish = Publish { device: DeviceIndex(0), version, snapshot: false };
+        let payload = number.to_string().into();
+        (publish, Publication { topic: "t".into(), payload, qos: Qos::AtLeastOnce, retain: false })
+    }
+
+    fn sent(copies: &mut Copies, now: Duration) -> Vec<u64> {
+        std::iter::from_fn(|| copies.next(now).map(|(_, copy)| copy.publish.version.seq.get())).collect()
+    }
+
+    #[test]
+    fn a_tail_that_was_held_back_is_sent_in_order_and_again_after_a_reconnect_until_acknowledged() {
+        let mut copies = Copies::default();
+        let at = Duration::from_secs(5);
+        for number in 1..=4 {
+            let (publish, message) = copy(number);
+            copies.add(at, publish, Copy::Delayed, message);
+        }
+        assert_eq!(sent(&mut copies, Duration::from_secs(4)), [0; 0]);
+        assert_eq!(sent(&mut copies, at), [1, 2, 3, 4]);
+        assert!(copies.acknowledged(PacketId(FIRST_PACKET + 1)).is_some());
+        let (publish, message) = copy(5);
+        copies.add(at, publish, Copy::Delayed, message);
+        copies.connection_lost();
+        assert_eq!(sent(&mut copies, at), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_duplicate_that_was_lost_with_its_connection_is_not_sent_again() {
+        let mut copies = Copies::default();
+        let (publish, message) = copy(1);
+        copies.add(Duration::ZERO, publish, Copy::Duplicate, message);
+        assert_eq!(sent(&mut copies, Duration::ZERO), [1]);
+        copies.connection_lost();
+        assert_eq!(copies.due(), None);
+    }
+
+    #[test]
+    fn copies_beyond_the_window_wait_for_acknowledgements() {
+        let mut copies = Copies::default();
+        for number in 1..=30 {
+            let (publish, message) = copy(number);
+            copies.add(Duration::ZERO, publish, Copy::Duplicate, message);
+        }
+        assert_eq!(sent(&mut copies, Duration::ZERO).len(), WINDOW);
+        assert_eq!(copies.due(), None);
+        assert!(copies.acknowledged(PacketId(FIRST_PACKET + 3)).is_some());
+        assert_eq!(sent(&mut copies, Duration::ZERO), [21]);
+    }
+}

@@ -13,7 +13,7 @@ const ENTRIES: usize = 65_536;
 
 /// Puts entries into the history; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub(super) struct Journal {
     clock: Arc<RunClock>,
     entries: mpsc::Sender<Entry>,
 }
@@ -21,37 +21,32 @@ pub struct Journal {
 impl Journal {
     /// A journal, and the end at which its entries come out.
     #[must_use]
-    pub fn new(clock: Arc<RunClock>) -> (Journal, mpsc::Receiver<Entry>) {
+    pub(super) fn new(clock: Arc<RunClock>) -> (Journal, mpsc::Receiver<Entry>) {
         let (entries, out) = mpsc::channel(ENTRIES);
         (Journal { clock, entries }, out)
     }
 
     /// An entry of now, for [`Journal::enter_all`].
     #[must_use]
-    pub fn entry(&self, what: What) -> Entry {
+    pub(super) fn entry(&self, what: What) -> Entry {
         Entry { at: self.clock.at(), what }
     }
 
     /// Enters what happened just now.
-    pub async fn enter(&self, what: What) {
+    pub(super) async fn enter(&self, what: What) {
         self.enter_at(self.clock.at(), what).await;
     }
 
     /// Enters what happened at `at`.
-    pub async fn enter_at(&self, at: Duration, what: What) {
+    pub(super) async fn enter_at(&self, at: Duration, what: What) {
         // The judge outlives every source; where it does not, the run has failed and says so itself.
         let _judge_gone = self.entries.send(Entry { at, what }).await;
     }
 
     /// Enters all of `entries`, in their order, and leaves it empty.
-    pub async fn enter_all(&self, entries: &mut Vec<Entry>) {
+    pub(super) async fn enter_all(&self, entries: &mut Vec<Entry>) {
         for entry in entries.drain(..) {
             let _judge_gone = self.entries.send(entry).await;
         }
-    }
-
-    /// Enters from a thread outside the runtime; waits where the channel is full.
-    pub fn enter_blocking(&self, what: What) {
-        let _judge_gone = self.entries.blocking_send(Entry { at: self.clock.at(), what });
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use dmp_core::event::kafka_topic;
 use dmp_service::{
     kafka::inspect::Inspector,
     mqtt::Dialer,
@@ -20,7 +21,10 @@ use super::{
     fleet::Fleet,
     journal::Journal,
     judge::{Judge, Standing},
-    observe::{gauges, log, offsets, sample, store::{ReadNow, StoreReader}},
+    observe::{
+        gauges, log, offsets, sample,
+        store::{ReadNow, StoreReader},
+    },
     process::{Processes, all_processes},
     proxy::{Observed, Wire},
 };
@@ -35,6 +39,9 @@ use crate::{
 
 /// Time for the fleet to be connected and shown whole, beyond what connecting takes by its pace.
 const WARM_UP_WITHIN: Duration = Duration::from_secs(60);
+
+/// Longest wait for the log to be read to its end.
+const LOG_WITHIN: Duration = Duration::from_secs(10);
 
 /// Time between two tellings of progress.
 const TELL_EVERY: Duration = Duration::from_millis(250);
@@ -82,6 +89,8 @@ struct Run {
     processes: Processes,
     dialer: Arc<Dialer>,
     read_now: ReadNow,
+    inspector: Inspector,
+    entered: log::Entered,
     /// Readers that run until the end.
     observers: JoinSet<()>,
     tails: Vec<dmp_service::kafka::inspect::Tail>,
@@ -110,37 +119,65 @@ impl Run {
         let url = target.store_url().parse().context("parsing the store's URL")?;
         let store = Arc::new(Database::open(&url, Access::Read).await.context("opening the store for reading")?);
         let inspector = Inspector::new(&kafka, &target.group(&scenario))?;
-        let (tails, entered) = log::start(&kafka, journal.clone()).await?;
         let mut observers = JoinSet::new();
+        let (tails, entered) = log::start(&kafka, journal.clone(), &mut observers).await?;
         observers.spawn(wire(observed, journal.clone()));
         observers.spawn(offsets::watch(inspector.clone(), store.clone(), journal.clone()));
         let sampled = sample::choose(&plan, scenario.seed);
         observers.spawn(sample::watch(sampled, plan.clone(), store.clone(), journal.clone()));
-        let reader = StoreReader { store, inspector, entered, clock: clock.clone(), journal: journal.clone() };
+        let reader = StoreReader {
+            store,
+            inspector: inspector.clone(),
+            entered: entered.clone(),
+            clock: clock.clone(),
+            journal: journal.clone(),
+        };
         let (read_now, reading) = reader.start();
         observers.spawn(reading);
         let dialer = Arc::new(target.dialer()?);
         Ok(Run {
-            scenario, options, began: super::clock::wall(), plan, clock, journal, judge, target, processes, dialer, read_now, observers, tails,
+            scenario,
+            options,
+            began: super::clock::wall(),
+            plan,
+            clock,
+            journal,
+            judge,
+            target,
+            processes,
+            dialer,
+            read_now,
+            inspector,
+            entered,
+            observers,
+            tails,
         })
     }
 
     /// When the run ends at the latest, about.
     fn expected(&self) -> Duration {
-        let connecting = Duration::from_secs_f64(f64::from(self.scenario.fleet.raes) / f64::from(self.scenario.fleet.connects_per_s));
-        connecting + Duration::from_secs(3) + self.scenario.load() + HEAL + again(&self.scenario) + Duration::from_secs(3)
+        let connecting = Duration::from_secs_f64(
+            f64::from(self.scenario.fleet.raes) / f64::from(self.scenario.fleet.connects_per_s),
+        );
+        connecting
+            + Duration::from_secs(3)
+            + self.scenario.load()
+            + HEAL
+            + again(&self.scenario)
+            + Duration::from_secs(3)
     }
 
     async fn carry_out(mut self) -> Result<RunOutcome, RunError> {
-        let ended = self.drive().await;
+        let driven = self.drive().await;
         let took = self.clock.at();
-        let Run { scenario, options, began, judge, target, mut processes, journal, mut observers, tails, read_now, .. } = self;
-        // In this order: sources end before their journal does, and the judge ends with the last journal.
-        let stopped = processes.stop().await;
-        drop((read_now, processes));
-        observers.shutdown().await;
-        drop((tails, target, journal));
-        ended.and(stopped).map_err(RunError::Harness)?;
+        let ended = match driven {
+            Ok(()) => self.end().await,
+            Err(error) => Err(error),
+        };
+        let Run { scenario, options, began, judge, target, processes, journal, observers, tails, read_now, .. } = self;
+        // The judge ends with the last journal, and every source holds one.
+        drop((read_now, processes, observers, tails, target, journal));
+        ended.map_err(RunError::Harness)?;
         let (checks, figures) = judge.finish().await.map_err(RunError::Harness)?;
         Ok(RunOutcome {
             verdict: check::verdict::verdict(&checks),
@@ -154,6 +191,22 @@ impl Run {
             environment: environment(),
             reproduce: options.reproduce,
         })
+    }
+
+    /// Stops the pipeline, lets the log be read to its end, and sees whether an observer failed.
+    async fn end(&mut self) -> anyhow::Result<()> {
+        self.processes.stop().await?;
+        let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
+        anyhow::ensure!(self.entered.wait(&ends, LOG_WITHIN).await, "the log could not be read to its end");
+        self.observers.abort_all();
+        while let Some(ended) = self.observers.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                return Err(anyhow::Error::new(error).context("an observer failed"));
+            }
+        }
+        Ok(())
     }
 
     async fn drive(&mut self) -> anyhow::Result<()> {
@@ -185,7 +238,8 @@ impl Run {
 
     /// Phases and faults at their times, then heal.
     async fn load(&mut self, fleet: &Fleet) -> anyhow::Result<()> {
-        let phases = (0..self.scenario.phases.len()).map(|index| (self.scenario.phase_begins(index), Step::Phase(index)));
+        let phases =
+            (0..self.scenario.phases.len()).map(|index| (self.scenario.phase_begins(index), Step::Phase(index)));
         let mut steps: Vec<_> = phases.collect();
         steps.extend(Timeline::new(&self.scenario.faults).edges().map(|(at, edge)| (at, Step::Edge(edge))));
         steps.push((self.scenario.load(), Step::Heal));

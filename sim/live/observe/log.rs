@@ -14,7 +14,10 @@ use dmp_service::{
     config::Kafka,
     kafka::inspect::{Tail, Tailed},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     history::{Appended, DeadSource, PayloadHash, What},
@@ -39,8 +42,12 @@ impl Entered {
     }
 }
 
-/// Reads both topics into the history until the returned tails are dropped.
-pub(in crate::live) async fn start(kafka: &Kafka, journal: Journal) -> anyhow::Result<(Vec<Tail>, Entered)> {
+/// Reads both topics into the history, by `observers`, until the returned tails are dropped.
+pub(in crate::live) async fn start(
+    kafka: &Kafka,
+    journal: Journal,
+    observers: &mut JoinSet<()>,
+) -> anyhow::Result<(Vec<Tail>, Entered)> {
     let (events_in, events) = mpsc::channel(RECORDS);
     let (letters_in, letters) = mpsc::channel(RECORDS);
     let tails = vec![
@@ -48,8 +55,8 @@ pub(in crate::live) async fn start(kafka: &Kafka, journal: Journal) -> anyhow::R
         Tail::start(kafka, kafka_topic::DEAD_LETTER, BTreeMap::new(), letters_in).await?,
     ];
     let (progress, entered) = watch::channel(Arc::default());
-    tokio::spawn(enter_events(events, progress, journal.clone()));
-    tokio::spawn(enter_letters(letters, journal));
+    observers.spawn(enter_events(events, progress, journal.clone()));
+    observers.spawn(enter_letters(letters, journal));
     Ok((tails, Entered(entered)))
 }
 
