@@ -21,6 +21,10 @@ use crate::scenario::{
 
 const LASTS: RangeInclusive<Duration> = MILLISECOND..=DAY;
 
+/// Failures of a stage in a row. From the eighth on the same rows a registry takes them for what breaks its writer, and
+/// rightly puts a good record into quarantine.
+const STAGE_FAILURES: RangeInclusive<u64> = 1..=7;
+
 /// The faults in order of time.
 pub(super) fn faults(builder: &mut Builder<'_>, raw: Vec<Spanned<RawFault>>, scenario: &Scenario) -> Vec<Fault> {
     let mut faults: Vec<(usize, Table, Fault)> = Vec::new();
@@ -138,7 +142,7 @@ impl Reader<'_, '_> {
         });
         self.one("stage_failure", raw.stage_failure, |reader, table, raw| FaultKind::StageFailure {
             index: reader.index(table, Part::Registry, raw.index),
-            times: reader.whole(table, "times", raw.times, 1..=1_000),
+            times: reader.whole(table, "times", raw.times, STAGE_FAILURES),
         });
         self.one("cut_link", raw.cut_link, |reader, table, raw| FaultKind::CutLink {
             lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
