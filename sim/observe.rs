@@ -3,6 +3,8 @@
 mod fold;
 pub(crate) mod lag;
 mod sample;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use fold::MEMORY_GAUGE;
 pub use fold::{FiguresFold, Snapshot};

@@ -7,8 +7,7 @@ use std::time::Duration;
 use dmp_core::{
     event::{AttributeName, Value},
     id::{Device, Seq},
-    merge::{DeviceState, Offer},
-    time::Wall,
+    merge::Offer,
 };
 
 use super::{
@@ -19,7 +18,7 @@ use crate::{
     fleet::plan::DeviceIndex,
     history::{Copy, PayloadHash, Stage, What},
 };
-use story::{BRIDGE, QUIET, REGISTRY, Story};
+use story::{BRIDGE, QUIET, REGISTRY, Sent, Story};
 
 const FIRST: DeviceIndex = DeviceIndex(0);
 
@@ -37,4 +36,586 @@ fn a_healthy_run_passes_every_check_that_can_be_observed() {
         }
     }
     assert_eq!(verdict(&story.results()), Verdict::Pass);
+}
+
+#[test]
+fn a_run_in_which_nothing_happens_is_invalid() {
+    let results = Story::of(QUIET).results();
+    for result in &results {
+        let invalid = matches!(result.outcome, Outcome::Invalid(_) | Outcome::NotObservable(_));
+        assert!(invalid, "{result:#?}");
+    }
+    assert_eq!(verdict(&results), Verdict::Invalid);
+}
+
+#[test]
+fn what_a_target_cannot_show_is_not_observable() {
+    let mut story = Story::healthy();
+    story.observable.wire = false;
+    story.observable.gauges = false;
+    for id in [CheckId::C7, CheckId::C8] {
+        assert!(matches!(story.result(id).outcome, Outcome::NotObservable(_)), "{id:?}");
+    }
+    story.passes_check(CheckId::C15);
+}
+
+#[test]
+fn a_value_that_the_device_never_had_fails_provenance() {
+    let mut story = Story::begun();
+    story.at += Duration::from_secs(9);
+    let mut forged = story.delta(FIRST, 1);
+    let dmp_core::event::Body::Delta { set, .. } = &mut forged.event.body else { panic!("a delta") };
+    set.insert(name("firmware"), Value::Text("9.9.9".into()));
+    story.passes(&forged);
+    story.second();
+    story.fails_check(CheckId::C1, "firmware");
+}
+
+#[test]
+fn a_value_that_changes_at_its_version_fails_provenance_and_attribute_monotonicity() {
+    let mut story = Story::begun();
+    let id = story.plan.devices[0].id;
+    let row = story.store.get_mut(&id).and_then(|state| state.attributes.get_mut("ip")).expect("always there");
+    row.value = Some(Value::Text("10.9.9.9".into()));
+    story.second();
+    story.fails_check(CheckId::C1, "ip");
+    story.fails_check(CheckId::C2, "another value at the same version");
+}
+
+#[test]
+fn a_value_of_a_change_that_has_not_happened_yet_fails_provenance() {
+    let mut story = Story::begun();
+    let last = story.plan.devices[0].changes.len() as u32;
+    let early = story.delta(FIRST, last);
+    story.passes(&early);
+    story.second();
+    story.fails_check(CheckId::C1, "never had by then");
+}
+
+#[test]
+fn a_row_at_a_version_that_the_log_does_not_offer_fails_provenance() {
+    let mut story = Story::begun();
+    let id = story.plan.devices[0].id;
+    let state = story.store.get_mut(&id).expect("onboarded");
+    let row = state.attributes.get_mut("ip").expect("always there");
+    row.version.seq = Seq::try_from(77).expect("in range");
+    story.second();
+    story.fails_only(&[CheckId::C1]);
+    story.fails_check(CheckId::C1, "offers nothing");
+}
+
+#[test]
+fn a_device_that_nobody_has_fails_provenance_unless_the_target_is_shared() {
+    let mut story = Story::healthy();
+    let state = story.store[&story.plan.devices[0].id].clone();
+    story.store.insert(Device::of_hardware("nobody's"), state);
+    story.read();
+    story.fails_only(&[CheckId::C1]);
+    story.observable.shared = true;
+    story.fails_only(&[]);
+}
+
+#[test]
+fn an_older_version_over_a_newer_one_fails_attribute_monotonicity() {
+    let mut story = Story::begun();
+    let id = story.plan.devices[0].id;
+    let before = story.store[&id].attributes["rev"].clone();
+    story.lives_until(Duration::from_secs(6));
+    story.store.get_mut(&id).expect("onboarded").attributes.insert(name("rev"), before);
+    story.second();
+    story.fails_check(CheckId::C2, "fell from");
+}
+
+#[test]
+fn a_late_duplicate_that_is_written_over_a_newer_offer_between_two_reads_fails_attribute_monotonicity() {
+    let mut story = Story::begun();
+    story.at += Duration::from_secs(9);
+    let (first, second) = (story.delta(FIRST, 1), story.delta(FIRST, 2));
+    story.passes(&first);
+    let old = story.store[&first.event.device].attributes["rev"].clone();
+    story.passes(&second);
+    story.enter(What::Sent(first.publish, Copy::Duplicate, first.payload));
+    story.logged(&first);
+    story.store.get_mut(&first.event.device).expect("onboarded").attributes.insert(name("rev"), old);
+    story.second();
+    story.fails_check(CheckId::C2, "a late offer");
+    assert_eq!(story.result(CheckId::C5).outcome, Outcome::Pass);
+}
+
+#[test]
+fn a_floor_that_falls_fails_floor_monotonicity() {
+    let mut story = Story::begun();
+    let id = story.plan.devices[0].id;
+    let before = story.store[&id].floor.clone();
+    let snapshot = story.snapshot(FIRST, 0);
+    story.passes(&snapshot);
+    story.second();
+    story.store.get_mut(&id).expect("onboarded").floor = before;
+    story.second();
+    story.fails_check(CheckId::C3, "fell from");
+}
+
+#[test]
+fn a_visible_row_that_a_clean_up_takes_fails_floor_monotonicity() {
+    let mut story = Story::begun();
+    let id = story.plan.devices[0].id;
+    story.store.get_mut(&id).expect("onboarded").attributes.remove("mac");
+    story.second();
+    story.fails_check(CheckId::C3, "mac");
+    assert_eq!(story.result(CheckId::C5).outcome, Outcome::Pass);
+}
+
+#[test]
+fn a_device_that_vanishes_from_the_store_fails_floor_monotonicity() {
+    let mut story = Story::begun();
+    let id = story.plan.devices[0].id;
+    story.store.remove(&id);
+    story.second();
+    story.fails_check(CheckId::C3, "gone from the store");
+}
+
+#[test]
+fn records_of_one_topic_in_two_partitions_fail_key_and_order() {
+    let mut story = Story::begun();
+    let snapshot = story.snapshot(FIRST, 0);
+    story.leaves(&snapshot);
+    story.crosses(&snapshot);
+    story.logged_in(1, &snapshot);
+    story.reflect(&snapshot);
+    story.second();
+    story.fails_check(CheckId::C4, "outside partition 0");
+}
+
+#[test]
+fn a_first_appearance_behind_a_later_seq_fails_key_and_order_and_a_duplicate_does_not() {
+    let mut story = Story::begun();
+    let (first, second) = (story.snapshot(FIRST, 0), story.snapshot(FIRST, 0));
+    for sent in [&first, &second] {
+        story.leaves(sent);
+        story.crosses(sent);
+        story.reflect(sent);
+    }
+    story.logged(&second);
+    story.logged(&second);
+    story.second();
+    story.passes_check(CheckId::C4);
+    story.logged(&first);
+    story.second();
+    story.fails_only(&[CheckId::C4]);
+}
+
+#[test]
+fn a_changed_number_of_partitions_fails_key_and_order() {
+    let mut story = Story::healthy();
+    story.enter(What::Partitions(3));
+    story.fails_only(&[CheckId::C4]);
+}
+
+#[test]
+fn an_offset_committed_before_its_rows_fails_commit_safety_with_record_and_timeline() {
+    let mut story = Story::begun();
+    story.at += Duration::from_secs(9);
+    let delta = story.delta(FIRST, 1);
+    story.leaves(&delta);
+    story.crosses(&delta);
+    let (partition, offset) = story.logged(&delta);
+    story.read();
+    story.passes_check(CheckId::C5);
+    story.second();
+    let result = story.result(CheckId::C5);
+    let Outcome::Fail { witnesses, .. } = &result.outcome else { panic!("{result:?}") };
+    let witness = &witnesses[0];
+    assert!(witness.what.contains(&format!("record {partition}/{offset}")), "{}", witness.what);
+    let told = |word: &str| witness.timeline.iter().any(|moment| moment.what.contains(word));
+    for word in ["intended", "saved", "sent", "by the broker", "in the log at", "by the bridge", "store: rev"] {
+        assert!(told(word), "{word}: {:#?}", witness.timeline);
+    }
+}
+
+#[test]
+fn a_removal_that_is_committed_and_still_shown_fails_commit_safety() {
+    let mut story = Story::begun();
+    let mut short = story.snapshot(FIRST, 0);
+    let dmp_core::event::Body::Snapshot { attributes } = &mut short.event.body else { panic!("a snapshot") };
+    attributes.remove("esn");
+    story.leaves(&short);
+    story.crosses(&short);
+    story.logged(&short);
+    let id = short.event.device;
+    let esn = story.store[&id].attributes["esn"].clone();
+    story.reflect(&short);
+    let floor = story.store.get_mut(&id).and_then(|state| state.floor.as_mut()).expect("onboarded");
+    floor.names.insert(name("esn"));
+    assert!(esn.version <= floor.version);
+    story.second();
+    story.fails_check(CheckId::C5, "esn");
+}
+
+#[test]
+fn a_record_that_is_quarantined_need_not_be_in_the_rows_however_late_its_letter_is_read() {
+    for late in [false, true] {
+        let mut story = Story::begun();
+        let snapshot = story.snapshot(FIRST, 0);
+        story.leaves(&snapshot);
+        story.crosses(&snapshot);
+        let place = story.logged(&snapshot);
+        if late {
+            story.second();
+        }
+        story.quarantine(place, snapshot.payload);
+        story.second();
+        story.passes_check(CheckId::C5);
+        story.passes_check(CheckId::C15);
+        assert!(story.result(CheckId::C15).figure.contains("1 quarantined"));
+    }
+}
+
+#[test]
+fn what_waited_for_an_owner_and_was_skipped_fails_start_position() {
+    for skipped in [false, true] {
+        let mut story = Story::begun();
+        story.enter(What::ProcessEnded { process: REGISTRY, meant: true });
+        story.offsets();
+        let snapshot = story.snapshot(FIRST, 0);
+        story.leaves(&snapshot);
+        story.crosses(&snapshot);
+        story.logged(&snapshot);
+        story.offsets();
+        story.enter(What::ProcessStarted(REGISTRY));
+        if skipped {
+            story.second();
+            story.fails_check(CheckId::C5b, "skipped");
+        } else {
+            story.reflect(&snapshot);
+            story.second();
+            story.passes_check(CheckId::C5b);
+        }
+    }
+}
+
+#[test]
+fn a_committed_offset_that_falls_fails_commit_monotonicity() {
+    let mut story = Story::healthy();
+    story.commit(0, 1);
+    story.offsets();
+    story.fails_check(CheckId::C6, "fell from");
+}
+
+#[test]
+fn a_queue_above_its_cap_fails_boundedness() {
+    let mut story = Story::healthy();
+    story.gauge("queue", 11, Some(10));
+    story.fails_only(&[CheckId::C7]);
+}
+
+#[test]
+fn memory_that_grows_beyond_its_budget_fails_boundedness() {
+    let mut story = Story::healthy();
+    story.gauge("memory_bytes", 20 << 20, None);
+    story.gauge("memory_bytes", 200 << 20, None);
+    story.fails_only(&[]);
+    story.gauge("memory_bytes", 2 << 30, None);
+    story.fails_only(&[CheckId::C7]);
+}
+
+#[test]
+fn a_message_that_a_bridge_acknowledged_and_that_is_nowhere_fails_acknowledged_is_stored() {
+    let mut story = Story::begun();
+    let snapshot = story.snapshot(FIRST, 0);
+    story.leaves(&snapshot);
+    story.crosses(&snapshot);
+    story.lives_until(Duration::from_secs(10));
+    story.lives_on_to_the_end();
+    story.fails_only(&[CheckId::C8]);
+    assert!(story.result(CheckId::C15).figure.contains("1 lost by the bridge"));
+}
+
+#[test]
+fn a_dead_lettered_message_counts_as_stored_and_other_messages_are_looked_for_too() {
+    let topic: std::sync::Arc<str> = "dmp/v1/s00/RAE-0000000/status".into();
+    let payload = PayloadHash::of(b"status");
+    for stored in [true, false] {
+        let mut story = Story::begun();
+        story.enter(What::BridgeAcknowledged { topic: topic.clone(), payload, retain: false });
+        if stored {
+            let source = crate::history::DeadSource::Mqtt(topic.clone());
+            story.enter(What::DeadLettered { source, reason: "kafka".into(), payload });
+        }
+        story.at += Duration::from_secs(9);
+        story.second();
+        if stored { story.passes_check(CheckId::C8) } else { story.fails_check(CheckId::C8, "status") }
+    }
+}
+
+#[test]
+fn what_the_broker_acknowledged_and_never_handed_on_makes_the_run_invalid() {
+    let mut story = Story::begun();
+    let snapshot = story.snapshot(FIRST, 0);
+    story.leaves(&snapshot);
+    story.lives_until(Duration::from_secs(10));
+    story.lives_on_to_the_end();
+    story.fails_only(&[CheckId::Generator]);
+    assert_eq!(verdict(&story.results()), Verdict::Invalid);
+}
+
+#[test]
+fn a_device_that_never_converges_fails_convergence_and_the_witness_says_where_it_is_stuck() {
+    type End = fn(&mut Story, &Sent);
+    let ends: [(&str, End); 6] = [
+        ("the agent should act", |_, _| {}),
+        ("the broker should act", |story, delta| story.leaves(delta)),
+        ("the registry should act", |story, delta| {
+            story.leaves(delta);
+            story.crosses(delta);
+            story.logged(delta);
+        }),
+        ("the store lost it", |story, delta| {
+            story.leaves(delta);
+            story.crosses(delta);
+            story.logged(delta);
+            story.commit_all();
+        }),
+        ("acknowledged by a bridge and is in no log", |story, delta| {
+            story.leaves(delta);
+            story.crosses(delta);
+        }),
+        ("never left the agent", |story, delta| {
+            story.enter(What::Recorded(delta.publish));
+            story.enter(What::Withheld(delta.publish));
+        }),
+    ];
+    for (words, end) in ends {
+        let mut story = Story::begun();
+        let last = story.plan.devices[0].changes.len() as u32;
+        story.at += Duration::from_secs(15);
+        let delta = story.delta(FIRST, last);
+        end(&mut story, &delta);
+        for (stage, text) in [(Stage::Settle, "settle"), (Stage::Verify, "verify"), (Stage::VerifyAgain, "again")] {
+            story.at += Duration::from_secs(20);
+            story.phase(text, stage);
+            story.read();
+        }
+        story.fails_check(CheckId::C9, words);
+    }
+}
+
+#[test]
+fn a_row_that_is_wrong_again_after_verify_fails_convergence() {
+    let mut story = Story::healthy();
+    let id = story.plan.devices[0].id;
+    let state = story.store.get_mut(&id).expect("onboarded");
+    let gone = Offer { value: None, ..state.attributes["mac"].clone() };
+    state.attributes.insert(name("mac"), gone);
+    story.read();
+    story.fails_check(CheckId::C9, "lacks mac");
+}
+
+#[test]
+fn a_run_that_is_never_read_again_after_verify_is_invalid() {
+    let mut story = Story::begun();
+    story.lives_until(Duration::from_secs(15));
+    for (stage, text) in [(Stage::Settle, "settle"), (Stage::Verify, "verify")] {
+        story.phase(text, stage);
+        story.read_all();
+    }
+    story.phase("verify again", Stage::VerifyAgain);
+    let result = story.result(CheckId::C9);
+    assert_eq!(result.outcome, Outcome::Invalid("no whole read of the store in verify again".to_owned()));
+}
+
+#[test]
+fn slow_changes_fail_staleness() {
+    let mut story = Story::begun();
+    story.at += Duration::from_secs(9);
+    story.enter(What::Reflected { device: FIRST, rev: 1 });
+    story.fails_check(CheckId::C10, "1 % of 1 changes");
+}
+
+#[test]
+fn a_high_peak_fails_lag() {
+    let mut story = Story::begun();
+    for _ in 0..21 {
+        let snapshot = story.snapshot(FIRST, 0);
+        story.passes(&snapshot);
+    }
+    story.offsets();
+    story.fails_check(CheckId::C11, "above 20");
+    story.fails_check(CheckId::C11, "end - reflected");
+}
+
+#[test]
+fn a_lag_that_stays_after_a_fault_fails_lag() {
+    let text =
+        format!("{QUIET}drained_within = \"2s\"\n[[fault]]\nat = \"steady + 1s\"\ncut_link = {{ lasts = \"1s\" }}\n");
+    for drained in [true, false] {
+        let mut story = Story::begun_of(&text);
+        story.enter(What::FaultBegan(0));
+        story.at += Duration::from_secs(1);
+        story.enter(What::FaultEnded(0));
+        for _ in 0..5 {
+            let snapshot = story.snapshot(FIRST, 0);
+            story.passes(&snapshot);
+        }
+        story.offsets();
+        if drained {
+            story.second();
+        }
+        story.at += Duration::from_secs(3);
+        story.offsets();
+        if drained { story.passes_check(CheckId::C11) } else { story.fails_check(CheckId::C11, "cut_link") }
+    }
+}
+
+#[test]
+fn a_partition_that_stands_still_fails_progress_unless_a_fault_holds_it() {
+    let text = format!("{QUIET}[[fault]]\nat = \"steady + 1s\"\npause = {{ part = \"registry\", lasts = \"5s\" }}\n");
+    for held in [true, false] {
+        let mut story = Story::begun_of(&text);
+        story.at += Duration::from_secs(60);
+        story.offsets();
+        if held {
+            story.enter(What::FaultBegan(0));
+        }
+        let snapshot = story.snapshot(FIRST, 0);
+        story.passes(&snapshot);
+        story.offsets();
+        story.at += Duration::from_secs(4);
+        story.offsets();
+        if held { story.passes_check(CheckId::C12) } else { story.fails_check(CheckId::C12, "stands still for 4") }
+    }
+}
+
+#[test]
+fn a_process_that_ends_by_itself_fails_progress() {
+    let mut story = Story::healthy();
+    story.enter(What::ProcessEnded { process: BRIDGE, meant: false });
+    story.fails_only(&[CheckId::C12]);
+}
+
+#[test]
+fn an_event_that_vanishes_fails_conservation() {
+    let mut story = Story::begun();
+    let lost = story.snapshot(FIRST, 0);
+    story.enter(What::Recorded(lost.publish));
+    story.at += Duration::from_secs(9);
+    let next = story.snapshot(FIRST, 0);
+    story.passes(&next);
+    story.second();
+    story.fails_check(CheckId::C15, "nothing says what became of it");
+}
+
+#[test]
+fn every_way_to_lose_an_event_in_the_open_is_a_fate_of_its_own() {
+    let mut story = Story::begun();
+    for what in [What::Withheld, What::LostAtQos0, What::Shed] {
+        let event = story.snapshot(FIRST, 0);
+        story.enter(What::Recorded(event.publish));
+        story.enter(what(event.publish));
+    }
+    let last = story.snapshot(FIRST, 0);
+    story.enter(What::Recorded(last.publish));
+    story.second();
+    story.passes_check(CheckId::C15);
+    let figure = story.result(CheckId::C15).figure;
+    let expected = "8 recorded = 4 in the log + 1 withheld by faults + 1 lost at QoS 0 + 1 shed + 1 in flight";
+    assert_eq!(figure, expected);
+}
+
+#[test]
+fn a_record_that_nobody_sent_fails_conservation_and_poison_does_not_if_it_is_quarantined() {
+    let topic: std::sync::Arc<str> = "dmp/v1/s00/RAE-0000000/x/state".into();
+    let payload = PayloadHash::of(b"{");
+    let mut story = Story::begun();
+    let place = story.appended(0, &topic, payload, None);
+    story.fails_check(CheckId::C15, "never recorded");
+    story.enter(What::PoisonSent { topic, payload });
+    story.fails_check(CheckId::C15, "was not quarantined");
+    story.quarantine(place, payload);
+    story.passes_check(CheckId::C15);
+}
+
+#[test]
+fn a_late_generator_and_a_broken_surrounding_make_the_run_invalid() {
+    let mut story = Story::healthy();
+    story.enter(What::Lateness(Duration::from_secs(60)));
+    story.fails_only(&[CheckId::Generator]);
+    assert_eq!(verdict(&story.results()), Verdict::Invalid);
+    let mut story = Story::healthy();
+    story.enter(What::Broken("the broker has gone".into()));
+    story.fails_check(CheckId::Generator, "the broker has gone");
+}
+
+#[test]
+fn a_safety_failure_stands_in_an_invalid_run_and_invalid_comes_before_a_broken_promise() {
+    let result = |id: CheckId, outcome| super::verdict::CheckResult {
+        id,
+        name: id.name(),
+        class: id.class(),
+        outcome,
+        figure: String::new(),
+        limit: String::new(),
+        observed: 1,
+    };
+    let fail = || Outcome::Fail { witnesses: Vec::new(), count: 1 };
+    let (safety, promise) = (result(CheckId::C2, fail()), result(CheckId::C9, fail()));
+    let invalid = result(CheckId::C10, Outcome::Invalid(String::new()));
+    let (late, good) = (result(CheckId::Generator, fail()), result(CheckId::C1, Outcome::Pass));
+    let unseen = result(CheckId::C5b, Outcome::NotObservable(String::new()));
+    assert_eq!(verdict(&[good.clone(), unseen]), Verdict::Pass);
+    assert_eq!(verdict(&[good.clone(), promise.clone()]), Verdict::Fail);
+    assert_eq!(verdict(&[promise.clone(), invalid.clone()]), Verdict::Invalid);
+    assert_eq!(verdict(&[promise, late.clone()]), Verdict::Invalid);
+    assert_eq!(verdict(&[safety, invalid, late]), Verdict::Fail);
+    assert_eq!(CheckId::Generator.class(), Class::Validity);
+    assert_eq!(verdict(&[good]), Verdict::Pass);
+}
+
+#[test]
+fn a_read_in_the_midst_of_uncommitted_records_is_no_failure() {
+    let mut story = Story::begun();
+    story.at += Duration::from_secs(9);
+    let (first, second) = (story.delta(FIRST, 1), story.delta(FIRST, 2));
+    for sent in [&first, &second] {
+        story.leaves(sent);
+        story.crosses(sent);
+        story.logged(sent);
+    }
+    story.read();
+    story.reflect(&second);
+    story.read();
+    story.reflect(&first);
+    story.second();
+    for id in [CheckId::C1, CheckId::C2, CheckId::C3, CheckId::C5] {
+        story.passes_check(id);
+    }
+}
+
+#[test]
+fn the_bound_of_convergence_is_the_scenario_s_own_or_grows_with_its_settings() {
+    let own = Story::of(QUIET);
+    assert_eq!(bound(&own.scenario), Duration::from_secs(10));
+    let mut computed = (*own.scenario).clone();
+    computed.checks.converged_within = None;
+    let short = bound(&computed);
+    computed.fleet.snapshot_every *= 10;
+    assert!(bound(&computed) > short + Duration::from_secs(18));
+    assert!(short > Duration::from_secs(5));
+}
+
+#[test]
+fn progress_counts_the_devices_behind_the_truth() {
+    let story = Story::begun();
+    let mut checks = super::Checks::new(story.scenario.clone(), story.plan.clone(), story.observable);
+    assert!(!checks.progress().converged);
+    story.entries.iter().for_each(|entry| checks.observe(entry));
+    let progress = checks.progress();
+    assert_eq!((progress.devices, progress.behind, progress.converged), (4, 0, true));
+    let mut later = Story::begun();
+    later.at += Duration::from_secs(9);
+    later.read();
+    later.entries[story.entries.len()..].iter().for_each(|entry| checks.observe(entry));
+    let changed = |&device: &DeviceIndex| later.plan.change_at(device, Duration::from_secs(9)).0 > 0;
+    let expected = later.devices().iter().filter(|device| changed(device)).count() as u64;
+    assert!(expected > 0);
+    assert_eq!(checks.progress().behind, expected);
 }

@@ -37,7 +37,6 @@ impl PartitionLag {
 pub(crate) struct Lag {
     /// By partition.
     pub(crate) partitions: BTreeMap<i32, PartitionLag>,
-    last_end: Option<i32>,
 }
 
 impl Lag {
@@ -65,7 +64,6 @@ impl Lag {
             &What::End { partition, offset } => {
                 // Partitions are read in order: one that does not follow the last one starts a new round.
                 let known = self.partitions.range(partition + 1..).next().is_some();
-                self.last_end = Some(partition);
                 self.partitions.entry(partition).or_default().end = offset;
                 !known
             }
@@ -93,10 +91,5 @@ impl Lag {
     pub(crate) fn age(&self, now: Duration) -> Duration {
         let first = |p: &PartitionLag| p.uncommitted.front().map(|(_, at)| now.saturating_sub(*at));
         self.partitions.values().filter_map(first).max().unwrap_or_default()
-    }
-
-    /// Whether any end was read.
-    pub(crate) fn is_read(&self) -> bool {
-        self.last_end.is_some()
     }
 }
