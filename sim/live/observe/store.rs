@@ -1,7 +1,7 @@
 //! Reads the whole store again and again, and enters what differs from the read before.
 //!
 //! Committed offsets come first, then rows: every record below them must be in the rows by then. The end of a read is
-//! entered only when the log is in the history up to those offsets.
+//! entered only when the log is in the history up to the end offsets, which are read last.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -93,8 +93,9 @@ impl<S: Store> StoreReader<S> {
         let rows = self.store.records().await?;
         let at = self.clock.at();
         let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
-        if !self.entered.wait(&committed, LOG_WITHIN).await {
-            anyhow::bail!("the harness's own reader of the log is behind the committed offsets");
+        // The rows may reflect what is not committed yet, so that is to be in the history too before they are.
+        if !self.entered.wait(&ends, LOG_WITHIN).await {
+            anyhow::bail!("the harness's own reader of the log is behind the ends of its partitions");
         }
         let mut entries = differences(at, last, &rows);
         entries.push(Entry { at, what: What::Read(Read { began, committed, ends, devices: rows.len() }) });
