@@ -187,9 +187,7 @@ impl FiguresFold {
     }
 
     fn fault_began(&mut self, fault: usize, at: Duration) {
-        let what = self.scenario.faults.get(fault).map_or("unknown".to_owned(), |fault| {
-            serde_json::to_string(&fault.kind).unwrap_or_else(|_| fault.kind.key().to_owned())
-        });
+        let what = self.scenario.faults.get(fault).map_or("unknown".to_owned(), |fault| fault.kind.to_string());
         self.figures.faults.push(FaultFigures { what, began_s: at.as_secs_f64(), ended_s: None });
         self.open_faults.push((fault, self.figures.faults.len() - 1));
     }

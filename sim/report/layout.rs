@@ -107,6 +107,11 @@ pub(super) fn columns(rows: &[Vec<String>], align: &[Align], indent: &str, width
 pub(super) fn wrapped(text: &str, begins: usize, width: usize) -> String {
     // A sliver at the edge is worse to read than a line that is too long.
     let room = width.saturating_sub(begins).max(24);
+    broken(text, room).join(&format!("\n{}", " ".repeat(begins)))
+}
+
+/// `text` broken between words into lines of at most `room`, but for a word that is longer.
+pub(super) fn broken(text: &str, room: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -117,5 +122,5 @@ pub(super) fn wrapped(text: &str, begins: usize, width: usize) -> String {
             _ => lines.push(word.to_owned()),
         }
     }
-    lines.join(&format!("\n{}", " ".repeat(begins)))
+    lines
 }

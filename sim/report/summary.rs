@@ -33,7 +33,7 @@ pub fn brief(outcome: &RunOutcome, result: &Path, terminal: Terminal) -> String 
         .checks
         .iter()
         .filter(|check| matches!(check.outcome, Outcome::Fail { .. } | Outcome::Invalid(_)))
-        .map(|check| format!("{:?} {}", check.id, check.name))
+        .map(checks::called)
         .collect();
     let amiss = if amiss.is_empty() { String::new() } else { format!(": {}", amiss.join(", ")) };
     let (verdict, title) = (painted(outcome.verdict, terminal), title(outcome));

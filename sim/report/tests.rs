@@ -79,6 +79,14 @@ fn outcome() -> RunOutcome {
         check(CheckId::C5b, "start position", Class::Safety, not_seen, "", ""),
         check(CheckId::C6, "commit monotonicity", Class::Safety, unclear, "0 commits", ""),
         check(CheckId::C10, "staleness", Class::Liveness, Outcome::Pass, "p99 184 ms", "at most 500 ms"),
+        check(
+            CheckId::C11,
+            "lag",
+            Class::Liveness,
+            Outcome::Pass,
+            "peak 12004, p99 760 committed, 84 reflected, quiet again after 210.9ms",
+            "peak at most 20000, quiet (300) within 10s",
+        ),
         check(CheckId::Generator, "generator", Class::Validity, Outcome::Pass, "12 ms late", "at most 500 ms"),
     ];
     RunOutcome {
@@ -112,7 +120,7 @@ fn a_summary_names_verdict_checks_witness_timeline_file_and_how_to_see_it_again(
         "37 in all, the first 1",
         "17.950 s  change 12 intended",
         "update 23,040 (98.24 %), snapshot 412 (1.76 %), never 0 (0.00 %)",
-        "peak 12,000 records",
+        "peak 12,004 records",
         "reports/quick/x-7/result.json",
         "fleetproof run scenarios/quick.toml --seed 7",
     ] {

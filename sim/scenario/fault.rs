@@ -1,6 +1,6 @@
 //! The faults that a scenario can hold.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -222,5 +222,13 @@ impl FaultKind {
             FaultKind::ThrottledStore { .. } => "throttled_store",
             FaultKind::SlowStore { .. } => "slow_store",
         }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    /// As a scenario file has it: `kill = { back_after = "2s", index = 0, part = "bridge" }`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables = toml::Value::try_from(self).map_err(|_not_toml| fmt::Error)?;
+        write!(f, "{} = {}", self.key(), tables.get(self.key()).ok_or(fmt::Error)?)
     }
 }

@@ -48,11 +48,12 @@ fn row(phase: &PhaseFigures) -> Vec<String> {
 
 /// The lag over the whole run as a row of blocks, and below it where faults held.
 pub(super) fn lag(outcome: &RunOutcome, terminal: Terminal) -> String {
-    let Figures { series, faults, .. } = &outcome.figures;
+    let Figures { phases, series, faults, .. } = &outcome.figures;
     let Some(last) = series.last() else { return String::new() };
     let blocks = terminal.width() - 2;
     let ends_s = last.at_s.max(1.0);
-    let peak = series.iter().map(|point| point.lag_committed).max().unwrap_or(0);
+    // Of every reading, not only of those that are points of the series.
+    let peak = phases.iter().map(|phase| phase.lag_committed.max).fold(0.0, f64::max).round() as u64;
     let heading = terminal.heading("lag");
     let line = chart::sparkline(&chart::lag(series), ends_s, blocks);
     let mut text = format!("{heading}  end - committed, peak {} records, 0 to {ends_s:.0} s\n", show_whole(peak));

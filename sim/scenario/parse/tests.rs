@@ -238,3 +238,13 @@ fn the_resolved_scenario_shows_durations_as_a_file_has_them() {
     assert_eq!(json["fleet"]["update_every"], "10s");
     assert_eq!(json["faults"][0]["kind"]["kill"]["back_after"], "2s");
 }
+
+#[test]
+fn a_fault_is_shown_as_a_file_has_it() {
+    let scenario = Scenario::from_text("test", CORRECT, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    let shown = scenario.faults[0].kind.to_string();
+    assert_eq!(shown, "kill = { back_after = \"2s\", index = 1, part = \"bridge\" }");
+    let again = CORRECT.replace("kill = { part = \"bridge\", index = 1, back_after = \"2s\" }", &shown);
+    let again = Scenario::from_text("test", &again, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(again.faults, scenario.faults);
+}
