@@ -44,7 +44,10 @@ impl Tampering {
             .iter()
             .enumerate()
             .map(|(index, fault)| (format!("fault {index}"), fault.at, fault.kind.clone()));
-        Tampering { seed: scenario.seed, qos: scenario.fleet.qos, faults: faults.collect() }
+        let mut faults: Vec<_> = faults.collect();
+        // A tail is held back whole: an event of it that another fault sent at once would overtake those before it.
+        faults.sort_by_key(|(_, _, kind)| !matches!(kind, FaultKind::DelayedTails { .. }));
+        Tampering { seed: scenario.seed, qos: scenario.fleet.qos, faults }
     }
 
     /// What becomes of `publish`, sent for the first time or again (`resent`), `at` from the begin of the load.
@@ -121,4 +124,39 @@ fn event_number(publish: Publish) -> u64 {
 fn part_of(whole: Duration, seed: u64, name: &str, entity: u64) -> Duration {
     use rand::RngExt;
     whole.mul_f64(crate::random::stream(seed, name, entity).random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use dmp_core::id::{Epoch, Seq, Version};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_held_tail_stays_whole_while_another_fault_repeats_messages() {
+        let text = "# Is the order inside a late tail kept?
+[[phase]]
+name = \"load\"
+lasts = \"20s\"
+[[fault]]
+at = \"1s\"
+duplicates = { share = 1.0, delay = \"2s\", lasts = \"10s\" }
+[[fault]]
+at = \"2s\"
+delayed_tails = { share = 1.0, delay = \"3s\", lasts = \"5s\" }
+";
+        let scenario = Scenario::from_text("tails", text, &[], None).unwrap_or_else(|error| panic!("{error}"));
+        let tampering = Tampering::new(&scenario);
+        let session = Session(Uuid::from_u128(7));
+        let publish = |seq| {
+            let version = Version { epoch: Epoch::FIRST, session, seq: Seq::try_from(seq).expect("in range") };
+            Publish { device: DeviceIndex(3), version, snapshot: false }
+        };
+        let mut held = None;
+        let until: Vec<_> =
+            (1..50).map(|seq| tampering.handle(Duration::from_secs(4), publish(seq), false, &mut held)).collect();
+        assert!(matches!(until[0], Handling::HoldUntil(_)), "{:?}", until[0]);
+        assert!(until.iter().all(|handling| *handling == until[0]), "{until:?}");
+    }
 }

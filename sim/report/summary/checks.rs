@@ -45,7 +45,7 @@ fn rows(check: &CheckResult, figures: usize, limits: usize, terminal: Terminal) 
     (0..figure.len().max(limit.len()).max(1)).map(line).collect()
 }
 
-/// The witnesses of every check that failed; empty if none did.
+/// The witnesses of every check that failed, the first of each with its timeline; empty if none did.
 pub(super) fn witnesses(outcome: &RunOutcome, terminal: Terminal) -> String {
     let mut text = String::new();
     for check in &outcome.checks {
@@ -57,8 +57,9 @@ pub(super) fn witnesses(outcome: &RunOutcome, terminal: Terminal) -> String {
         };
         let title = format!("{} failed{of}", called(check));
         text.push_str(&format!("{}\n", terminal.bad(&title)));
-        for witness in witnesses {
-            text.push_str(&shown_witness(witness, terminal));
+        // One timeline is read, five are scrolled past: the others are in the file.
+        for (index, witness) in witnesses.iter().enumerate() {
+            text.push_str(&shown_witness(witness, index == 0, terminal));
         }
     }
     text
@@ -72,10 +73,13 @@ pub(super) fn called(check: &CheckResult) -> String {
     }
 }
 
-fn shown_witness(witness: &Witness, terminal: Terminal) -> String {
+fn shown_witness(witness: &Witness, whole: bool, terminal: Terminal) -> String {
     let at = time(witness.at);
     let begins = 2 + at.len() + 2;
     let mut text = format!("  {at}  {}\n", wrapped(&witness.what, begins, terminal.width()));
+    if !whole {
+        return text;
+    }
     let moments: Vec<_> = witness.timeline.iter().map(|Moment { at, what }| vec![time(*at), what.clone()]).collect();
     text.push_str(&columns(&moments, &[Align::Right, Align::Left], "      ", terminal.width()));
     text
