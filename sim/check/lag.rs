@@ -23,10 +23,23 @@ pub(super) struct Lag {
     peak_told: bool,
     burst: Option<String>,
     open_faults: BTreeSet<usize>,
-    /// Since when, and after what, the lag is to become quiet.
-    draining: Option<(Duration, String)>,
+    draining: Option<Drain>,
     slowest_drain: Option<Duration>,
 }
+
+/// After the end of a burst or a fault: the lag is to become quiet, and to be so when its time is up. It may be quiet
+/// before, while what piled up elsewhere is not in the log yet.
+#[derive(Debug)]
+struct Drain {
+    since: Duration,
+    after: String,
+    last_quiet: Option<Duration>,
+    /// How long after the end the lag was last above quiet.
+    loud_for: Duration,
+}
+
+/// A quiet round this recently counts: at rest the lag flickers with the batches.
+const RECENTLY: Duration = Duration::from_secs(2);
 
 impl Lag {
     pub(super) fn new() -> Lag {
@@ -66,6 +79,9 @@ impl Lag {
         let limits = &models.scenario.checks;
         let committed = self.percentile(figures, "end - committed", limits.lag_committed_p99, |p| p.lag_committed);
         let reflected = self.percentile(figures, "end - reflected", limits.lag_reflected_p99, |p| p.lag_reflected);
+        if let Some(drain) = self.draining.take() {
+            self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
+        }
         let drain = self.slowest_drain.map_or(String::new(), |drain| format!(", quiet again after {drain:.1?}"));
         let figure = format!("peak {}, p99 {committed:.0} committed, {reflected:.0} reflected{drain}", self.peak);
         let limit = [
@@ -92,7 +108,7 @@ impl Lag {
 
     fn drain_from(&mut self, at: Duration, after: String) {
         let calm = self.open_faults.is_empty() && self.burst.is_none();
-        self.draining = calm.then_some((at, after));
+        self.draining = calm.then_some(Drain { since: at, after, last_quiet: None, loud_for: Duration::ZERO });
     }
 
     /// A round of readings is complete.
@@ -105,20 +121,26 @@ impl Lag {
             let what = format!("{committed} records are not committed, above {limit}");
             self.tally.fail(at, || (what, Vec::new()));
         }
-        let Some((since, after)) = &self.draining else { return };
-        let took = at.saturating_sub(*since);
+        let Some(drain) = &mut self.draining else { return };
+        let took = at.saturating_sub(drain.since);
         if reflected <= limits.quiet_lag {
-            self.slowest_drain = self.slowest_drain.max(Some(took));
-            self.draining = None;
-        } else if let Some(limit) = limits.drained_within.filter(|&limit| took > limit) {
+            drain.last_quiet = Some(at);
+        } else {
+            drain.loud_for = took;
+        }
+        // Without a limit it is followed until the next burst or fault, for its figure.
+        let Some(limit) = limits.drained_within.filter(|&limit| took >= limit) else { return };
+        if drain.last_quiet.is_some_and(|quiet| quiet + RECENTLY >= at) {
+            self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
+        } else {
             let what = format!(
-                "{reflected} records are not reflected {took:.1?} after the end of {after}; at most {} after {limit:?} \
-                 is allowed",
-                limits.quiet_lag
+                "{reflected} records are not reflected {took:.1?} after the end of {}; at most {} after {limit:?} is \
+                 allowed",
+                drain.after, limits.quiet_lag
             );
             self.tally.fail(at, || (what, Vec::new()));
-            self.draining = None;
         }
+        self.draining = None;
     }
 
     /// The worst 99th percentile of the load phases, held against its limit.
