@@ -171,6 +171,8 @@ pub enum What {
     },
     /// Queues and memory of a process.
     Gauges(Process, Vec<Gauge>),
+    /// Memory of the harness itself in bytes: fleet, checks and, on the embedded target, the brokers with their logs.
+    OwnMemory(u64),
     /// Something outside the system under test failed, so that nothing can be said: makes the run INVALID.
     Broken(Arc<str>),
 }

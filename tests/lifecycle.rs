@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
 use common::{Up, eventually, fleetproof};
 use nix::{
@@ -51,12 +51,12 @@ fn an_interrupted_run_says_so_and_exits_with_3() {
     eventually("the directory and all processes are gone", GONE_WITHIN, || nothing_left(&directory));
 }
 
-fn nothing_left(directory: &PathBuf) -> bool {
+fn nothing_left(directory: &Path) -> bool {
     !directory.exists() && processes_of(directory).is_empty()
 }
 
 /// Processes whose command line names something in `directory`, the janitor apart.
-fn processes_of(directory: &PathBuf) -> Vec<Pid> {
+fn processes_of(directory: &Path) -> Vec<Pid> {
     let prefix = format!("{}/", directory.display());
     let entries = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
     let of_run = |entry: std::fs::DirEntry| {

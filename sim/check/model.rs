@@ -250,6 +250,7 @@ impl Models {
             | What::ProcessStarted(_)
             | What::ProcessEnded { .. }
             | What::Gauges(..)
+            | What::OwnMemory(_)
             | What::Broken(_) => {}
         }
         Step::Plain

@@ -297,6 +297,9 @@ impl Run {
             let mut ticks = tokio::time::interval(Duration::from_secs(1));
             loop {
                 ticks.tick().await;
+                if let Ok(bytes) = gauges::own_memory() {
+                    journal.enter(What::OwnMemory(bytes)).await;
+                }
                 for (process, pid, http) in &running {
                     // A paused process does not answer; one that has gone is told by its watcher.
                     if let Ok(gauges) = gauges::read(*pid, *http).await {

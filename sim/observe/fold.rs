@@ -131,6 +131,10 @@ impl FiguresFold {
             }
             What::Reflected { device, rev } => self.reflected(*device, *rev, entry.at),
             What::Gauges(process, gauges) => self.gauges(*process, gauges),
+            What::OwnMemory(bytes) => {
+                let most = self.figures.memory_bytes.entry("harness with its brokers".to_owned()).or_default();
+                *most = (*most).max(*bytes);
+            }
             _ => {}
         }
     }

@@ -1,5 +1,5 @@
 //! What the tests of the `fleetproof` program share.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "deadlines of waits for processes that are real")]
 
 use std::{
