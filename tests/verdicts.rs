@@ -72,14 +72,14 @@ fn a_small_run_passes_and_its_result_holds_what_a_report_needs() {
 
 #[test]
 fn a_run_in_which_nothing_changes_is_invalid_since_its_checks_saw_nothing() {
-    let (code, result) = run(SMALL, &["phase.burst.rate=0"]);
+    let (code, result) = run(SMALL, &["fleet.update_every=24h"]);
     assert_eq!((code, &result["verdict"]), (Some(3), &Value::from("INVALID")));
     assert_eq!(outcome(&result, "C10"), "invalid");
 }
 
 #[test]
 fn a_run_whose_generator_cannot_keep_its_schedule_is_invalid() {
-    let sets = ["fleet.update_every=1ms", "fleet.raes=30", "phase.burst.lasts=3s", "checks.lateness_at_most=20ms"];
+    let sets = ["fleet.update_every=10ms", "fleet.raes=30", "fleet.devices_per_rae=20", "checks.lateness_at_most=20ms"];
     let (code, result) = run(SMALL, &sets);
     assert_eq!((code, &result["verdict"]), (Some(3), &Value::from("INVALID")));
     assert_eq!(outcome(&result, "Generator"), "fail");
