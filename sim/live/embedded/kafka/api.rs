@@ -15,7 +15,7 @@ use kafka_protocol::{
         ApiKey, ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, RequestHeader,
         ResponseHeader, api_versions_response::ApiVersion,
     },
-    protocol::{Decodable, Encodable, HeaderVersion},
+    protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
 
 use super::State;
@@ -34,7 +34,7 @@ pub(super) const SUPPORTED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::LeaveGroup, 0, 5),
     (ApiKey::SyncGroup, 0, 5),
     (ApiKey::DescribeGroups, 0, 5),
-    (ApiKey::ListGroups, 0, 4),
+    (ApiKey::ListGroups, 0, 5),
     (ApiKey::ApiVersions, 0, 4),
     (ApiKey::CreateTopics, 2, 6),
     (ApiKey::DeleteTopics, 1, 5),
@@ -43,6 +43,8 @@ pub(super) const SUPPORTED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::CreatePartitions, 0, 3),
     (ApiKey::DescribeConfigs, 1, 4),
     (ApiKey::DeleteGroups, 0, 2),
+    (ApiKey::OffsetDelete, 0, 0),
+    (ApiKey::DescribeCluster, 0, 2),
 ];
 
 /// Stands for a version of ApiVersions that is newer than what is known here.
@@ -91,6 +93,7 @@ pub(super) async fn answer(state: &State, frame: Bytes) -> Result<Option<BytesMu
         ApiKey::ListOffsets => call.respond(&records::list_offsets(state, call.request()?)),
         ApiKey::DeleteRecords => call.respond(&records::delete_records(state, call.request()?)),
         ApiKey::InitProducerId => call.respond(&init_producer(state, &call.request()?)),
+        ApiKey::DescribeCluster => call.respond(&topics::cluster(state, &call.request()?)),
         ApiKey::Metadata => call.respond(&topics::metadata(state, call.request()?, call.version)),
         ApiKey::CreateTopics => call.respond(&topics::create(state, call.request()?)),
         ApiKey::DeleteTopics => call.respond(&topics::delete(state, call.request()?)),
@@ -109,6 +112,7 @@ pub(super) async fn answer(state: &State, frame: Bytes) -> Result<Option<BytesMu
         ApiKey::DescribeGroups => call.respond(&groups::describe(state, call.request()?)),
         ApiKey::ListGroups => call.respond(&groups::list(state, &call.request()?)),
         ApiKey::DeleteGroups => call.respond(&groups::delete(state, call.request()?)),
+        ApiKey::OffsetDelete => call.respond(&groups::delete_offsets(state, call.request()?)),
         ApiKey::ApiVersions if call.version == VERSION_UNKNOWN => {
             call.version = 0;
             call.respond(&versions(Some(ResponseError::UnsupportedVersion)))
@@ -191,6 +195,11 @@ fn init_producer(state: &State, request: &InitProducerIdRequest) -> InitProducer
 /// The number that the protocol has for an outcome.
 fn code<T>(outcome: &Result<T, ResponseError>) -> i16 {
     outcome.as_ref().map_or_else(ResponseError::code, |_| 0)
+}
+
+/// An outcome's error in words, for the requests whose answer has room for them.
+fn words<T>(outcome: &Result<T, ResponseError>) -> Option<StrBytes> {
+    outcome.as_ref().err().map(|error| error.to_string().into())
 }
 
 /// A wire timeout; negative ones count as none.

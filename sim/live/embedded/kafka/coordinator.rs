@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::group::{Answer, Caller, Group, Join, Joined, Ticket};
+use super::group::{Answer, Caller, Group, Join, Joined, Place, Ticket};
 
 /// Groups of a broker, at about 200 bytes each while nobody is in them.
 const GROUPS_MAX: usize = 10_000;
@@ -138,6 +138,15 @@ impl Coordinator {
         }
         state.groups.remove(group);
         Ok(())
+    }
+
+    /// Removes a committed offset.
+    ///
+    /// # Errors
+    /// The group does not exist, or reads the topic.
+    pub(super) fn delete_offset(&self, group: &str, place: &Place) -> Result<(), ResponseError> {
+        let mut state = self.lock();
+        state.groups.get_mut(group).ok_or(ResponseError::GroupIdNotFound)?.delete_offset(place)
     }
 
     /// Forgets the offsets of a topic that was deleted.

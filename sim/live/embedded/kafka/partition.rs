@@ -148,6 +148,18 @@ impl Partition {
         Ok(None)
     }
 
+    /// Offset and timestamp of the first record with the largest timestamp.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn newest(&self) -> Result<Option<(i64, i64)>, ResponseError> {
+        let mut newest = None;
+        for segment in &self.segments {
+            newest = newest.max(segment.max_timestamp(self.start).map_err(|error| storage_error(&error))?);
+        }
+        newest.map_or(Ok(None), |timestamp| self.first_since(timestamp))
+    }
+
     /// Makes `offset` the oldest that may be read, if it is not past that already. Returns the oldest.
     ///
     /// # Errors
@@ -260,6 +272,21 @@ mod tests {
         assert_eq!(log.first_since(0), Ok(Some((0, 1_000))));
         assert_eq!(log.first_since(1_002), Ok(Some((2, 1_002))));
         assert_eq!(log.first_since(1_003), Ok(None));
+    }
+
+    #[test]
+    fn the_newest_record_is_found_among_those_that_are_left() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut log = partition(&directory, 1 << 30);
+        assert_eq!(log.newest(), Ok(None));
+        for values in [&[b"a".as_slice(), b"b", b"c"], &[b"d".as_slice(), b"e"][..], &[b"f"]] {
+            log.append(&batch_of(values, None)).expect("appended");
+        }
+        assert_eq!(log.newest(), Ok(Some((2, 1_002))));
+        log.delete_before(3).expect("within the log");
+        assert_eq!(log.newest(), Ok(Some((4, 1_001))));
+        log.delete_before(6).expect("within the log");
+        assert_eq!(log.newest(), Ok(None));
     }
 
     #[test]

@@ -114,6 +114,22 @@ impl Segment {
         Ok(None)
     }
 
+    /// The largest timestamp from `offset` on; `None` where there is no record.
+    pub(super) fn max_timestamp(&self, offset: i64) -> io::Result<Option<i64>> {
+        let nearest = self.index.partition_point(|entry| entry.base_offset <= offset).saturating_sub(1);
+        let whole = self.index.get(nearest + 1..).unwrap_or_default();
+        let mut newest = whole.iter().map(|entry| entry.max_timestamp).max();
+        // The stretch that holds `offset` may begin before it.
+        let until = whole.first().map_or(self.end, |entry| entry.base_offset);
+        let mut at = self.index.get(nearest).map_or(until, |entry| entry.base_offset.max(offset));
+        while at < until {
+            let header = header_at(&self.read(at, 1)?, 0)?;
+            newest = newest.max(Some(header.max_timestamp));
+            at = header.end_offset();
+        }
+        Ok(newest)
+    }
+
     fn chunk(&self, position: u64, bytes: u64) -> io::Result<Bytes> {
         let mut chunk = vec![0; bytes.min(self.bytes - position) as usize];
         self.file.read_exact_at(&mut chunk, position)?;

@@ -19,7 +19,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 
-use super::*;
+use super::{group::Place, *};
 use proxy::Proxy;
 
 /// How long a condition is waited for before a test fails; nothing here takes a tenth of it.
@@ -385,6 +385,24 @@ fn groups_are_listed_with_their_states() {
     let group = listed.groups().iter().find(|group| group.name() == "g").expect("the group");
     assert_eq!((group.state(), group.protocol_type(), group.members().len()), ("Stable", "consumer", 1));
     assert_eq!(group.members()[0].client_id(), "somebody");
+}
+
+#[test]
+fn an_offset_is_removed_by_name_only_while_nobody_reads_its_topic() {
+    let bench = Bench::start(|_| {});
+    let one = bench.member("g", &[]);
+    settle(&[(&one, 4)]);
+    commit(&one, 0, 7).expect("a member commits");
+    let place = |topic: &str| Place { topic: topic.to_owned(), partition: 0 };
+    let remove = |group: &str, topic: &str| bench.broker.state.coordinator.delete_offset(group, &place(topic));
+    assert_eq!(remove("g", "t"), Err(ResponseError::GroupSubscribedToTopic));
+    assert_eq!(remove("g", "another"), Ok(()));
+    assert_eq!(remove("nobody", "t"), Err(ResponseError::GroupIdNotFound));
+    drop(one);
+    let other = bench.consumer("g", &[]);
+    assert_eq!(committed(&other, 0), Offset::Offset(7));
+    assert_eq!(remove("g", "t"), Ok(()));
+    assert_eq!(committed(&other, 0), Offset::Invalid);
 }
 
 #[test]

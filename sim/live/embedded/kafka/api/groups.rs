@@ -8,8 +8,8 @@ use kafka_protocol::{
         DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
         FindCoordinatorRequest, FindCoordinatorResponse, GroupId, HeartbeatRequest, HeartbeatResponse,
         JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest,
-        ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
-        SyncGroupRequest, SyncGroupResponse, TopicName,
+        ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+        OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse, TopicName,
         delete_groups_response::DeletableGroupResult,
         describe_groups_response::{DescribedGroup, DescribedGroupMember},
         find_coordinator_response::Coordinator,
@@ -17,6 +17,7 @@ use kafka_protocol::{
         leave_group_response::MemberResponse,
         list_groups_response::ListedGroup,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+        offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
         offset_fetch_response::{
             OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
             OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -35,6 +36,8 @@ use super::{
 
 /// The kind of coordinator that groups have; the other one is for transactions (Kafka, `CoordinatorType`).
 const GROUP_COORDINATOR: i8 = 0;
+/// The protocol of all groups here (Kafka, `GroupType`).
+const GROUP_TYPE: &str = "classic";
 
 /// Names this broker as every group's coordinator.
 pub(super) fn find_coordinator(
@@ -276,17 +279,19 @@ fn described_member(id: &str, member: &Member, protocol: &str) -> DescribedGroup
         .with_member_assignment(member.assignment.clone())
 }
 
-/// Lists groups, all or those in certain states.
+/// Lists groups: all, or those of certain states and types.
 pub(super) fn list(state: &State, request: &ListGroupsRequest) -> ListGroupsResponse {
     let listed = state.coordinator.list(|name, group| {
         ListedGroup::default()
             .with_group_id(GroupId::from(StrBytes::from(name.to_owned())))
             .with_protocol_type(group.protocol_type().to_owned().into())
             .with_group_state(StrBytes::from_static_str(phase_name(group.phase())))
+            .with_group_type(StrBytes::from_static_str(GROUP_TYPE))
     });
+    let passes =
+        |filter: &[StrBytes], is: &str| filter.is_empty() || filter.iter().any(|one| one.eq_ignore_ascii_case(is));
     let wanted = |group: &ListedGroup| {
-        let filter = &request.states_filter;
-        filter.is_empty() || filter.iter().any(|state| state.eq_ignore_ascii_case(&group.group_state))
+        passes(&request.states_filter, &group.group_state) && passes(&request.types_filter, &group.group_type)
     };
     ListGroupsResponse::default().with_groups(listed.into_iter().filter(wanted).collect())
 }
@@ -298,6 +303,32 @@ pub(super) fn delete(state: &State, request: DeleteGroupsRequest) -> DeleteGroup
         DeletableGroupResult::default().with_group_id(id).with_error_code(code(&outcome))
     };
     DeleteGroupsResponse::default().with_results(request.groups_names.into_iter().map(delete).collect())
+}
+
+/// Removes committed offsets, but not those of topics that the group reads.
+pub(super) fn delete_offsets(state: &State, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for one in topic.partitions {
+            let place = Place { topic: topic.name.to_string(), partition: one.partition_index };
+            let known = state.topics.log(&topic.name, one.partition_index);
+            let outcome = match known.and_then(|_| state.coordinator.delete_offset(&request.group_id, &place)) {
+                // It is the answer to the whole request.
+                Err(error @ ResponseError::GroupIdNotFound) => {
+                    return OffsetDeleteResponse::default().with_error_code(error.code());
+                }
+                outcome => outcome,
+            };
+            partitions.push(
+                OffsetDeleteResponsePartition::default()
+                    .with_partition_index(one.partition_index)
+                    .with_error_code(code(&outcome)),
+            );
+        }
+        topics.push(OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions));
+    }
+    OffsetDeleteResponse::default().with_topics(topics)
 }
 
 fn phase_name(phase: Phase) -> &'static str {

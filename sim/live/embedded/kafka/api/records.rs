@@ -22,6 +22,8 @@ const FETCH_BYTES_MAX: usize = 16 << 20;
 /// What clients ask for in place of a timestamp (Kafka, `ListOffsetsRequest`).
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
+/// Asks for the record with the largest timestamp (Kafka, `ListOffsetsRequest.MAX_TIMESTAMP`).
+const MAX_TIMESTAMP: i64 = -3;
 
 /// Stores batches. Also says whether all were stored.
 pub(super) fn produce(state: &State, request: ProduceRequest) -> (ProduceResponse, bool) {
@@ -139,7 +141,8 @@ fn offset_at(partition: &super::super::partition::Partition, timestamp: i64) -> 
     match timestamp {
         LATEST => Ok((partition.end(), -1)),
         EARLIEST => Ok((partition.start(), -1)),
-        // The other negative ones ask for the record with the largest timestamp and for tiered logs.
+        MAX_TIMESTAMP => Ok(partition.newest()?.unwrap_or((-1, -1))),
+        // The other negative ones ask for tiered logs.
         ..0 => Err(ResponseError::UnsupportedVersion),
         0.. => Ok(partition.first_since(timestamp)?.unwrap_or((-1, -1))),
     }

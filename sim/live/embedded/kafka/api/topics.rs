@@ -4,12 +4,13 @@ use kafka_protocol::{
     ResponseError,
     messages::{
         CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-        DeleteTopicsRequest, DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest,
-        MetadataResponse, TopicName,
+        DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
+        DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest, MetadataResponse, TopicName,
         create_partitions_response::CreatePartitionsTopicResult,
         create_topics_request::CreatableTopic,
         create_topics_response::CreatableTopicResult,
         delete_topics_response::DeletableTopicResult,
+        describe_cluster_response::DescribeClusterBroker,
         describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult},
         metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
@@ -18,13 +19,17 @@ use kafka_protocol::{
 
 use super::{
     super::{HOST, NODE_ID, State},
-    code,
+    code, words,
 };
 
 /// The kind of resource that a topic is, where configurations are asked for (Kafka, `ConfigResource.Type`).
 const TOPIC_RESOURCE: i8 = 2;
 /// Where a value comes from that nobody set (Kafka, `ConfigSource.DEFAULT_CONFIG`).
 const DEFAULT_CONFIG: i8 = 5;
+/// The cluster's id.
+const CLUSTER: StrBytes = StrBytes::from_static_str("fleetproof-embedded");
+/// The kind of endpoint that brokers have; the other one is of controllers, which cannot be reached here.
+const BROKER_ENDPOINTS: i8 = 1;
 
 /// Says which broker there is, and which topics.
 pub(super) fn metadata(state: &State, request: MetadataRequest, version: i16) -> MetadataResponse {
@@ -44,9 +49,26 @@ pub(super) fn metadata(state: &State, request: MetadataRequest, version: i16) ->
         .with_port(state.advertised_port.into());
     MetadataResponse::default()
         .with_brokers(vec![broker])
-        .with_cluster_id(Some(StrBytes::from_static_str("fleetproof-embedded")))
+        .with_cluster_id(Some(CLUSTER))
         .with_controller_id(NODE_ID.into())
         .with_topics(topics)
+}
+
+/// Says which broker there is, to those that do not care for topics.
+pub(super) fn cluster(state: &State, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+    if request.endpoint_type != BROKER_ENDPOINTS {
+        let refused = Err::<(), _>(ResponseError::UnsupportedEndpointType);
+        return DescribeClusterResponse::default().with_error_code(code(&refused)).with_error_message(words(&refused));
+    }
+    let broker = DescribeClusterBroker::default()
+        .with_broker_id(NODE_ID.into())
+        .with_host(StrBytes::from_static_str(HOST))
+        .with_port(state.advertised_port.into());
+    DescribeClusterResponse::default()
+        .with_endpoint_type(BROKER_ENDPOINTS)
+        .with_cluster_id(CLUSTER)
+        .with_controller_id(NODE_ID.into())
+        .with_brokers(vec![broker])
 }
 
 fn describe(name: &str, partitions: Result<usize, ResponseError>) -> MetadataResponseTopic {
@@ -76,6 +98,7 @@ pub(super) fn create(state: &State, request: CreateTopicsRequest) -> CreateTopic
         };
         CreatableTopicResult::default()
             .with_error_code(code(&outcome))
+            .with_error_message(words(&outcome))
             .with_num_partitions(partitions.map_or(-1, |count| count as i32))
             .with_replication_factor(1)
             .with_name(topic.name)
@@ -98,7 +121,8 @@ pub(super) fn delete(state: &State, request: DeleteTopicsRequest) -> DeleteTopic
         if outcome.is_ok() {
             state.coordinator.forget_topic(&name);
         }
-        DeletableTopicResult::default().with_name(Some(name)).with_error_code(code(&outcome))
+        let result = DeletableTopicResult::default().with_name(Some(name));
+        result.with_error_code(code(&outcome)).with_error_message(words(&outcome))
     };
     DeleteTopicsResponse::default().with_responses(request.topic_names.into_iter().map(delete).collect())
 }
@@ -113,7 +137,8 @@ pub(super) fn grow(state: &State, request: CreatePartitionsRequest) -> CreatePar
             Ok(count) => state.topics.grow(&topic.name, count),
             Err(error) => Err(error),
         };
-        results.push(CreatePartitionsTopicResult::default().with_name(topic.name).with_error_code(code(&outcome)));
+        let result = CreatePartitionsTopicResult::default().with_name(topic.name);
+        results.push(result.with_error_code(code(&outcome)).with_error_message(words(&outcome)));
     }
     CreatePartitionsResponse::default().with_results(results)
 }

@@ -1,7 +1,12 @@
 //! Committed offsets of a group. They outlive its members and generations.
 
+use bytes::{Buf, Bytes};
 use dmp_core::time::Mono;
-use kafka_protocol::ResponseError;
+use kafka_protocol::{
+    ResponseError,
+    messages::ConsumerProtocolSubscription,
+    protocol::{Decodable, Message},
+};
 
 use super::{Caller, Group, Phase};
 
@@ -65,8 +70,31 @@ impl Group {
         self.committed.keys()
     }
 
+    /// Removes the offset of a partition that nobody in the group reads.
+    ///
+    /// # Errors
+    /// A member is subscribed to the topic, or it cannot be told.
+    pub(in super::super) fn delete_offset(&mut self, place: &Place) -> Result<(), ResponseError> {
+        let subscriptions = self.members.values().map(|member| member.subscription(&self.protocol));
+        for subscription in subscriptions {
+            if subscription.and_then(topics_of).is_none_or(|topics| topics.contains(&place.topic)) {
+                return Err(ResponseError::GroupSubscribedToTopic);
+            }
+        }
+        self.committed.remove(place);
+        Ok(())
+    }
+
     /// Forgets a topic that was deleted.
     pub(in super::super) fn forget_topic(&mut self, topic: &str) {
         self.committed.retain(|place, _| place.topic != topic);
     }
+}
+
+/// The topics in a consumer's subscription; `None` where it is not a consumer's.
+fn topics_of(subscription: &Bytes) -> Option<Vec<String>> {
+    let mut bytes = subscription.clone();
+    let version = bytes.try_get_i16().ok()?.min(ConsumerProtocolSubscription::VERSIONS.max);
+    let subscription = ConsumerProtocolSubscription::decode(&mut bytes, version).ok()?;
+    Some(subscription.topics.iter().map(|topic| topic.to_string()).collect())
 }

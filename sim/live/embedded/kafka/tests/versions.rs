@@ -6,8 +6,8 @@ use kafka_protocol::{
         create_partitions_request::CreatePartitionsTopic, create_topics_request::CreatableTopic,
         delete_records_request::*, describe_configs_request::DescribeConfigsResource, fetch_request::*,
         join_group_request::JoinGroupRequestProtocol, leave_group_request::MemberIdentity, list_offsets_request::*,
-        metadata_request::MetadataRequestTopic, offset_commit_request::*, offset_fetch_request::*, produce_request::*,
-        *,
+        metadata_request::MetadataRequestTopic, offset_commit_request::*, offset_delete_request::*,
+        offset_fetch_request::*, produce_request::*, *,
     },
     protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
 };
@@ -219,6 +219,18 @@ fn offsets(state: &State) {
             assert_eq!(offsets, [8, -1]);
         },
     );
+    ask(
+        state,
+        |_| {
+            let indexes = [0, 9].map(|index| OffsetDeleteRequestPartition::default().with_partition_index(index));
+            let topic = OffsetDeleteRequestTopic::default().with_name(topic()).with_partitions(indexes.to_vec());
+            OffsetDeleteRequest::default().with_group_id(group()).with_topics(vec![topic])
+        },
+        |_, r| {
+            let codes: Vec<i16> = r.topics[0].partitions.iter().map(|one| one.error_code).collect();
+            assert_eq!(codes, [0, ResponseError::UnknownTopicOrPartition.code()]);
+        },
+    );
 }
 
 fn admin(state: &State) {
@@ -246,6 +258,11 @@ fn admin(state: &State) {
             DescribeConfigsRequest::default().with_resources(vec![topic])
         },
         |_, r| assert!(r.results[0].configs.iter().any(|one| one.name.as_str() == "max.message.bytes")),
+    );
+    ask(
+        state,
+        |_| DescribeClusterRequest::default(),
+        |_, r| assert_eq!((r.error_code, r.brokers[0].port), (0, i32::from(state.advertised_port))),
     );
     ask(
         state,
