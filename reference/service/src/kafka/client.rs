@@ -161,3 +161,73 @@ impl ClientContext for Words {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn kafka(mechanism: &str) -> Kafka {
+        let security = KafkaSecurity {
+            tls: true,
+            ca: Some("/certificates/ca.pem".into()),
+            sasl_mechanism: Some(mechanism.to_owned()),
+            username: Some("registry".to_owned()),
+            password: Secret::new("secret"),
+            ..KafkaSecurity::default()
+        };
+        Kafka { security: Some(security), ..Kafka::at("127.0.0.1:1") }
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn security_is_refused_by_a_build_without_it_and_the_feature_is_named() {
+        for made in [producer(&kafka("PLAIN"), "c"), consumer(&kafka("PLAIN"), "c", "g"), reader(&kafka("PLAIN"), "c")]
+        {
+            let error = made.expect_err("never unprotected instead");
+            assert!(error.to_string().contains("kafka-tls"), "{error}");
+        }
+    }
+
+    #[cfg(feature = "kafka-tls")]
+    #[test]
+    fn security_reaches_librdkafka_and_it_knows_the_mechanisms() {
+        use rdkafka::consumer::BaseConsumer;
+
+        for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            let kafka = kafka(mechanism);
+            for made in [producer(&kafka, "c"), consumer(&kafka, "c", "g"), reader(&kafka, "c")] {
+                let native = made.expect("a build with TLS").create_native_config().expect("librdkafka knows the keys");
+                let value = |key: &str| native.get(key).expect("a value");
+                assert_eq!(value("security.protocol"), "sasl_ssl");
+                assert_eq!(value("sasl.mechanisms"), mechanism);
+                assert_eq!([value("sasl.username"), value("sasl.password")], ["registry", "secret"]);
+                assert_eq!(value("ssl.ca.location"), "/certificates/ca.pem");
+            }
+            // A client is only made where the mechanism is built in; authorities are read then, so the system's here.
+            let mut config = consumer(&kafka, "c", "g").expect("a build with TLS");
+            config.remove("ssl.ca.location");
+            let _client: BaseConsumer = config.create().unwrap_or_else(|error| panic!("{mechanism}: {error}"));
+        }
+    }
+
+    #[cfg(feature = "kafka-tls")]
+    #[test]
+    fn tls_and_sasl_are_chosen_one_by_one_and_a_certificate_can_be_the_name() {
+        let protocol = |tls, sasl: Option<&str>| {
+            let mut kafka = kafka("PLAIN");
+            let security = kafka.security.as_mut().expect("set above");
+            (security.tls, security.sasl_mechanism) = (tls, sasl.map(str::to_owned));
+            security.certificate = Some("/certificates/bridge.pem".into());
+            security.key = Some("/certificates/bridge.key".into());
+            let config = client(&kafka, "c").expect("a build with TLS");
+            assert_eq!(config.get("ssl.certificate.location"), Some("/certificates/bridge.pem"));
+            assert_eq!(config.get("ssl.key.location"), Some("/certificates/bridge.key"));
+            config.get("security.protocol").map(str::to_owned)
+        };
+        assert_eq!(protocol(true, None).as_deref(), Some("ssl"));
+        assert_eq!(protocol(false, Some("PLAIN")).as_deref(), Some("sasl_plaintext"));
+        assert_eq!(protocol(true, Some("PLAIN")).as_deref(), Some("sasl_ssl"));
+        assert_eq!(protocol(false, None).as_deref(), Some("plaintext"));
+    }
+}

@@ -15,7 +15,7 @@ use kafka_protocol::{
         ApiKey, ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, RequestHeader,
         ResponseHeader, api_versions_response::ApiVersion,
     },
-    protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
+    protocol::{Decodable, Encodable, HeaderVersion},
 };
 
 use super::State;
@@ -195,11 +195,6 @@ fn init_producer(state: &State, request: &InitProducerIdRequest) -> InitProducer
 /// The number that the protocol has for an outcome.
 fn code<T>(outcome: &Result<T, ResponseError>) -> i16 {
     outcome.as_ref().map_or_else(ResponseError::code, |_| 0)
-}
-
-/// An outcome's error in words, for the requests whose answer has room for them.
-fn words<T>(outcome: &Result<T, ResponseError>) -> Option<StrBytes> {
-    outcome.as_ref().err().map(|error| error.to_string().into())
 }
 
 /// A wire timeout; negative ones count as none.

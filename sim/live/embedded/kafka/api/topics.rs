@@ -19,7 +19,7 @@ use kafka_protocol::{
 
 use super::{
     super::{HOST, NODE_ID, State},
-    code, words,
+    code,
 };
 
 /// The kind of resource that a topic is, where configurations are asked for (Kafka, `ConfigResource.Type`).
@@ -57,8 +57,7 @@ pub(super) fn metadata(state: &State, request: MetadataRequest, version: i16) ->
 /// Says which broker there is, to those that do not care for topics.
 pub(super) fn cluster(state: &State, request: &DescribeClusterRequest) -> DescribeClusterResponse {
     if request.endpoint_type != BROKER_ENDPOINTS {
-        let refused = Err::<(), _>(ResponseError::UnsupportedEndpointType);
-        return DescribeClusterResponse::default().with_error_code(code(&refused)).with_error_message(words(&refused));
+        return DescribeClusterResponse::default().with_error_code(ResponseError::UnsupportedEndpointType.code());
     }
     let broker = DescribeClusterBroker::default()
         .with_broker_id(NODE_ID.into())
@@ -98,7 +97,7 @@ pub(super) fn create(state: &State, request: CreateTopicsRequest) -> CreateTopic
         };
         CreatableTopicResult::default()
             .with_error_code(code(&outcome))
-            .with_error_message(words(&outcome))
+            .with_error_message(words(&topic.name, &outcome))
             .with_num_partitions(partitions.map_or(-1, |count| count as i32))
             .with_replication_factor(1)
             .with_name(topic.name)
@@ -121,8 +120,8 @@ pub(super) fn delete(state: &State, request: DeleteTopicsRequest) -> DeleteTopic
         if outcome.is_ok() {
             state.coordinator.forget_topic(&name);
         }
-        let result = DeletableTopicResult::default().with_name(Some(name));
-        result.with_error_code(code(&outcome)).with_error_message(words(&outcome))
+        let (code, words) = (code(&outcome), words(&name, &outcome));
+        DeletableTopicResult::default().with_name(Some(name)).with_error_code(code).with_error_message(words)
     };
     DeleteTopicsResponse::default().with_responses(request.topic_names.into_iter().map(delete).collect())
 }
@@ -137,8 +136,9 @@ pub(super) fn grow(state: &State, request: CreatePartitionsRequest) -> CreatePar
             Ok(count) => state.topics.grow(&topic.name, count),
             Err(error) => Err(error),
         };
+        let (code, words) = (code(&outcome), words(&topic.name, &outcome));
         let result = CreatePartitionsTopicResult::default().with_name(topic.name);
-        results.push(result.with_error_code(code(&outcome)).with_error_message(words(&outcome)));
+        results.push(result.with_error_code(code).with_error_message(words));
     }
     CreatePartitionsResponse::default().with_results(results)
 }
@@ -177,6 +177,17 @@ fn topic_configs(state: &State) -> Vec<DescribeConfigsResourceResult> {
             .with_config_source(DEFAULT_CONFIG)
     };
     properties.into_iter().map(describe).collect()
+}
+
+/// An outcome's error in words, which is all that Kafka's tools show of it.
+fn words(topic: &str, outcome: &Result<impl Sized, ResponseError>) -> Option<StrBytes> {
+    let words = match outcome.as_ref().err()? {
+        ResponseError::TopicAlreadyExists => format!("Topic '{topic}' already exists."),
+        ResponseError::UnknownTopicOrPartition => format!("Topic '{topic}' does not exist."),
+        ResponseError::InvalidPartitions => format!("Topic '{topic}' cannot have this number of partitions."),
+        other => format!("Topic '{topic}': {other}"),
+    };
+    Some(words.into())
 }
 
 fn topic_name(name: &str) -> TopicName {
