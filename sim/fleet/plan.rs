@@ -120,6 +120,9 @@ const PAYLOAD_WITHOUT_REPORT_BYTES: u32 = 410;
 /// Time between two messages of a canary.
 pub const CANARY_PACE: Duration = Duration::from_millis(100);
 
+/// How long a canary stays after its last message: connecting may have taken that long when thousands come at once.
+const CANARY_LINGERS: Duration = Duration::from_secs(5);
+
 /// Time for which a device that re-attaches is unplugged.
 const REATTACH_DOWN: Duration = Duration::from_millis(500);
 
@@ -293,8 +296,8 @@ impl Plan {
         for number in 0..canary.clients {
             let arrives = begins + canary.over.mul_f64(rng.random::<f64>());
             let deltas = canary.messages.saturating_sub(1);
-            let last = arrives + CANARY_PACE * (deltas + 1);
-            self.add_rae(&format!("CANARY-{phase}-{number:05}"), Some((arrives, last)), 1, |_| {
+            let leaves = arrives + CANARY_PACE * (deltas + 1) + CANARY_LINGERS;
+            self.add_rae(&format!("CANARY-{phase}-{number:05}"), Some((arrives, leaves)), 1, |_| {
                 let at = |delta: u32| arrives + CANARY_PACE * (delta + 1);
                 (0..deltas)
                     .map(|delta| Change { at: at(delta), kind: update(&mut rng, 0.0, &mut all_present()) })

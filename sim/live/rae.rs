@@ -57,6 +57,9 @@ pub(super) enum Order {
 /// Longest drain of a RAE that stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// Wait of a RAE for its own retained status; a canary, which never was there before, waits a part of it.
+const STATUS_WAIT: Duration = Duration::from_secs(1);
+
 /// Keep-alive of the fleet's connections: long, so that thousands of idle ones cost nothing.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -241,9 +244,9 @@ impl LiveRae {
         let (fleet, rae) = (&self.shared.scenario.fleet, &self.shared.plan.raes[self.index.0 as usize]);
         // A canary is gone before its first periodic snapshot.
         let forever = Duration::from_secs(24 * 3600);
-        let (snapshot_every, probe_every) = match rae.stay {
-            None => (fleet.snapshot_every, fleet.probe_every),
-            Some(_) => (forever, forever),
+        let (snapshot_every, probe_every, status_wait) = match rae.stay {
+            None => (fleet.snapshot_every, fleet.probe_every, STATUS_WAIT),
+            Some(_) => (forever, forever, STATUS_WAIT / 5),
         };
         agent::Config {
             rae: rae.serial.clone(),
@@ -254,7 +257,7 @@ impl LiveRae {
             forget_after: Duration::from_secs(7 * 24 * 3600),
             window: 20,
             outbox: crate::fleet::OUTBOX_EVENTS,
-            status_wait: Duration::from_secs(1),
+            status_wait,
             backoff: crate::fleet::BACKOFF,
         }
     }
