@@ -120,8 +120,8 @@ const PAYLOAD_WITHOUT_REPORT_BYTES: u32 = 410;
 /// Time between two messages of a canary.
 pub const CANARY_PACE: Duration = Duration::from_millis(100);
 
-/// How long a canary stays after its last message: connecting may have taken that long when thousands come at once.
-const CANARY_LINGERS: Duration = Duration::from_secs(5);
+/// How long a canary stays after its last message.
+const CANARY_LINGERS: Duration = Duration::from_secs(2);
 
 /// Time for which a device that re-attaches is unplugged.
 const REATTACH_DOWN: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ use dmp_core::{
     agent::{self, Agent, Effect, Event, Fact, Probe, Published, SaveOutcome, Saved},
     core::{ConnectionId, Core, PacketId, Publication, Qos},
     event::AttributeName,
-    id::{Device, Session, Version},
+    id::{Device, Epoch, Session, Version},
 };
 use dmp_service::mqtt::{Client, ConnectOptions, Dialer, Incoming};
 use tokio::sync::{mpsc, watch};
@@ -57,8 +57,11 @@ pub(super) enum Order {
 /// Longest drain of a RAE that stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Wait of a RAE for its own retained status; a canary, which never was there before, waits a part of it.
+/// Wait of a RAE for its own retained status.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// How much longer a canary stays that is not connected yet when it was to leave.
+const CANARY_WAITS: Duration = Duration::from_secs(1);
 
 /// Keep-alive of the fleet's connections: long, so that thousands of idle ones cost nothing.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -74,6 +77,8 @@ pub(super) struct LiveRae {
     power_on_at: Option<Instant>,
     client: Client,
     connection: Option<ConnectionId>,
+    /// Whether the broker has accepted the connection.
+    online: bool,
     link_down_until: Option<Instant>,
     /// What is still to happen on its devices, latest first.
     upcoming: Vec<(Duration, DeviceIndex, ChangeNumber)>,
@@ -97,16 +102,20 @@ impl LiveRae {
         });
         let mut upcoming: Vec<_> = changes.collect();
         upcoming.sort_unstable_by(|a, b| b.cmp(a));
+        // A canary knows its last boot: it makes one connection, as short-lived clients do, and asks nothing first.
+        let boot = shared.plan.raes[index.0 as usize].stay.map(|_| Epoch::FIRST);
+        let disk = Saved { boot, ..Saved::default() };
         LiveRae {
             client: Client::new(shared.dialer.clone()),
             happened: vec![ChangeNumber(0); devices.len()],
             shared,
             index,
-            disk: Saved::default(),
+            disk,
             agent: None,
             boots: 0,
             power_on_at: None,
             connection: None,
+            online: false,
             link_down_until: None,
             upcoming,
             copies: Copies::default(),
@@ -121,13 +130,12 @@ impl LiveRae {
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut load = self.shared.load.clone();
         let mut load_begun = *load.borrow_and_update();
-        let leaves_at = self.shared.plan.raes[self.index.0 as usize].stay.map(|(_, until)| until);
-        let mut leaving = false;
+        let mut leaves_at = self.shared.plan.raes[self.index.0 as usize].stay.map(|(_, until)| until);
         self.power_on();
         while !self.stopped {
             let journal = self.shared.journal.clone();
             journal.enter_all(&mut self.entries).await;
-            let leave = leaves_at.filter(|_| !leaving).and_then(|at| self.shared.clock.instant_of_load(at));
+            let leave = leaves_at.and_then(|at| self.shared.clock.instant_of_load(at));
             let wake = [self.wake_at(load_begun), leave].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -137,8 +145,11 @@ impl LiveRae {
                 changed = load.changed(), if !load_begun => load_begun = changed.is_ok(),
             }
             if leave.is_some_and(|at| Instant::now() >= at) {
-                leaving = true;
-                self.obey(Order::Stop);
+                // One that is still waiting to be let in has said nothing yet.
+                leaves_at = leaves_at.filter(|_| !self.online).map(|at| at + CANARY_WAITS);
+                if leaves_at.is_none() {
+                    self.obey(Order::Stop);
+                }
             }
         }
         self.shared.journal.clone().enter_all(&mut self.entries).await;
@@ -244,9 +255,9 @@ impl LiveRae {
         let (fleet, rae) = (&self.shared.scenario.fleet, &self.shared.plan.raes[self.index.0 as usize]);
         // A canary is gone before its first periodic snapshot.
         let forever = Duration::from_secs(24 * 3600);
-        let (snapshot_every, probe_every, status_wait) = match rae.stay {
-            None => (fleet.snapshot_every, fleet.probe_every, STATUS_WAIT),
-            Some(_) => (forever, forever, STATUS_WAIT / 5),
+        let (snapshot_every, probe_every) = match rae.stay {
+            None => (fleet.snapshot_every, fleet.probe_every),
+            Some(_) => (forever, forever),
         };
         agent::Config {
             rae: rae.serial.clone(),
@@ -257,7 +268,7 @@ impl LiveRae {
             forget_after: Duration::from_secs(7 * 24 * 3600),
             window: 20,
             outbox: crate::fleet::OUTBOX_EVENTS,
-            status_wait,
+            status_wait: STATUS_WAIT,
             backoff: crate::fleet::BACKOFF,
         }
     }
@@ -271,6 +282,7 @@ impl LiveRae {
     }
 
     fn went_offline(&mut self) {
+        self.online = false;
         self.copies.connection_lost();
         self.entries.push(self.shared.journal.entry(What::Offline(self.index)));
     }
@@ -278,6 +290,7 @@ impl LiveRae {
     fn incoming(&mut self, connection: ConnectionId, incoming: Incoming) {
         match incoming {
             Incoming::Connected { .. } => {
+                self.online = true;
                 self.entries.push(self.shared.journal.entry(What::Online(self.index)));
                 self.step(Some(Event::Connected(connection)));
                 self.send_copies();
