@@ -159,7 +159,7 @@ impl LiveRae {
         let clock = &self.shared.clock;
         let change = self.upcoming.last().filter(|_| load_begun).and_then(|&(at, _, _)| clock.instant_of_load(at));
         let agent = self.agent.as_ref().and_then(Core::deadline).map(|mono| clock.instant(mono));
-        let copies = self.copies.due().filter(|_| self.connection.is_some());
+        let copies = self.copies.due().filter(|_| self.online);
         let copies = copies.and_then(|at| clock.instant_of_load(at));
         [change, agent, copies, self.power_on_at].into_iter().flatten().min()
     }
@@ -429,7 +429,10 @@ impl LiveRae {
     }
 
     fn send_copies(&mut self) {
-        let (Some(connection), Some(now)) = (self.connection, self.shared.clock.in_load()) else { return };
+        let (Some(connection), Some(now)) = (self.connection.filter(|_| self.online), self.shared.clock.in_load())
+        else {
+            return;
+        };
         while let Some((packet, copy)) = self.copies.next(now) {
             self.client.publish(connection, packet, false, &copy.message);
             let payload = PayloadHash::of(&copy.message.payload);
