@@ -11,6 +11,7 @@ mod faulty_store;
 mod fleet;
 mod journal;
 mod judge;
+mod limits;
 mod observe;
 mod poisoner;
 mod process;

@@ -112,6 +112,17 @@ pub enum RunError {
         /// Why not.
         reason: String,
     },
+    /// The fleet needs more open files than this process may have.
+    #[error(
+        "this fleet needs about {needed} open files and this process may have {limit}: raise the hard limit (ulimit -Hn), \
+         or take fewer RAEs or canary clients"
+    )]
+    OpenFiles {
+        /// Files, sockets among them.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
     /// The directory of the run's files cannot be written.
     #[error("writing to {path}")]
     Output {

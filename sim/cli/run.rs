@@ -72,7 +72,7 @@ fn told(outcome: &RunOutcome, out: &Path, quiet: bool) -> Exit {
 
 fn of_error(error: &RunError) -> Exit {
     match error {
-        RunError::Unsupported { .. } | RunError::Output { .. } => Exit::Usage,
+        RunError::Unsupported { .. } | RunError::OpenFiles { .. } | RunError::Output { .. } => Exit::Usage,
         RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
     }
 }

@@ -26,6 +26,14 @@ pub enum Handling {
     HoldUntil(Duration),
 }
 
+/// A session whose tail is being held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldTail {
+    /// When the fault that holds it began, from the begin of the load.
+    fault: Duration,
+    session: Session,
+}
+
 /// Decides what becomes of messages; the same for the same scenario, message and time.
 #[derive(Debug)]
 pub struct Tampering {
@@ -52,8 +60,8 @@ impl Tampering {
 
     /// What becomes of `publish`, sent for the first time or again (`resent`), `at` from the begin of the load.
     ///
-    /// `held` is the session of the device whose tail is being held back; it is set when a tail begins to be held.
-    pub fn handle(&self, at: Duration, publish: Publish, resent: bool, held: &mut Option<Session>) -> Handling {
+    /// `held` is what is being held back of the device; it is set when a tail begins to be held.
+    pub fn handle(&self, at: Duration, publish: Publish, resent: bool, held: &mut Option<HeldTail>) -> Handling {
         for (name, begin, kind) in
             self.faults.iter().filter(|(_, begin, kind)| *begin <= at && at < *begin + kind.lasts())
         {
@@ -74,7 +82,7 @@ impl Tampering {
         kind: &FaultKind,
         publish: Publish,
         resent: bool,
-        held: &mut Option<Session>,
+        held: &mut Option<HeldTail>,
     ) -> Option<Handling> {
         let event = || event_number(publish);
         let device = u64::from(publish.device.0);
@@ -92,9 +100,10 @@ impl Tampering {
                 repeats.then(|| Handling::SendTwice(part_of(delay, self.seed, name, event())))
             }
             FaultKind::DelayedTails { share, delay, lasts } if chosen(self.seed, name, device, share) => {
-                let session = publish.version.session;
                 // The session that is open when the fault takes hold is the one whose tail is late.
-                let tail = *held.get_or_insert(session) == session;
+                let tail = held.filter(|tail| tail.fault == begin);
+                let tail = *held.insert(tail.unwrap_or(HeldTail { fault: begin, session: publish.version.session }));
+                let tail = tail.session == publish.version.session;
                 let until = begin + lasts + part_of(delay, self.seed, name, device);
                 (tail && begin + into < until).then_some(Handling::HoldUntil(until))
             }

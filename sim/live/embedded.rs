@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     history::Process,
-    scenario::{Part, Scenario},
+    scenario::{FaultKind, Part, Scenario},
 };
 
 /// Connection attempts of the fleet at a time: the broker's listen backlog of 128 takes no more than about 80.
@@ -68,6 +68,31 @@ impl Embedded {
         let (seen, observed) = mpsc::channel(OBSERVATIONS);
         let proxy = Proxy::start(mqtt.endpoint(), seen).await.context("starting the proxy before the bridges")?;
         Ok((Embedded { mqtt, kafka, proxy, directory, _janitor: janitor }, observed))
+    }
+
+    /// Whether this target can do such a fault.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn supports(fault: &FaultKind) -> Result<(), &'static str> {
+        match fault {
+            // The fleet does these itself, on any target.
+            FaultKind::MissedUpdates { .. }
+            | FaultKind::Qos0Loss { .. }
+            | FaultKind::Duplicates { .. }
+            | FaultKind::DelayedTails { .. }
+            | FaultKind::Poison { .. }
+            | FaultKind::Reboot { .. }
+            | FaultKind::Flapping { .. }
+            | FaultKind::Disconnect { .. } => Ok(()),
+            // Bridge and registry are children of this process.
+            FaultKind::Kill { .. } | FaultKind::Pause { .. } | FaultKind::StageFailure { .. } => Ok(()),
+            // The harness is on the wire before the bridges, and around the store.
+            FaultKind::CutLink { .. }
+            | FaultKind::SlowLink { .. }
+            | FaultKind::ThrottledStore { .. }
+            | FaultKind::SlowStore { .. } => Ok(()),
+        }
     }
 
     /// Connects to the broker directly, as the fleet does.

@@ -16,14 +16,14 @@ use dmp_core::{
     agent::{self, Agent, Effect, Event, Fact, Probe, Published, SaveOutcome, Saved},
     core::{ConnectionId, Core, PacketId, Publication, Qos},
     event::AttributeName,
-    id::{Device, Epoch, Session, Version},
+    id::{Device, Epoch, Version},
 };
 use dmp_service::mqtt::{Client, ConnectOptions, Dialer, Incoming};
 use tokio::sync::{mpsc, watch};
 
 use super::{clock::RunClock, copies::Copies, journal::Journal};
 use crate::{
-    faults::{Handling, Tampering},
+    faults::{Handling, HeldTail, Tampering},
     fleet::plan::{ATTRIBUTES, ChangeKind, ChangeNumber, DeviceIndex, Plan, RaeIndex, attribute},
     history::{Copy, Entry, PayloadHash, Publish, What},
     scenario::Scenario,
@@ -86,7 +86,7 @@ pub(super) struct LiveRae {
     happened: Vec<ChangeNumber>,
     copies: Copies,
     /// Sessions whose tail is held back.
-    held: BTreeMap<DeviceIndex, Session>,
+    held: BTreeMap<DeviceIndex, HeldTail>,
     /// Events that the agent is told were acknowledged, and were not.
     spoofed: BTreeSet<(Device, Version)>,
     entries: Vec<Entry>,
@@ -415,8 +415,8 @@ impl LiveRae {
         let Some(at) = self.shared.clock.in_load().filter(|_| !canary) else { return Handling::Send };
         let mut held = self.held.get(&publish.device).copied();
         let handling = self.shared.tampering.handle(at, publish, dup, &mut held);
-        if let Some(session) = held {
-            self.held.insert(publish.device, session);
+        if let Some(tail) = held {
+            self.held.insert(publish.device, tail);
         }
         handling
     }

@@ -21,6 +21,7 @@ use super::{
     fleet::Fleet,
     journal::Journal,
     judge::{Judge, Standing},
+    limits,
     observe::{
         gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
@@ -40,6 +41,9 @@ use crate::{
 /// Time for the fleet to be connected and shown whole, beyond what connecting takes by its pace.
 const WARM_UP_WITHIN: Duration = Duration::from_secs(60);
 
+/// Time for a backlog to drain that no longer grows, before nothing that moves counts as stuck.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Longest wait for the log to be read to its end.
 const LOG_WITHIN: Duration = Duration::from_secs(10);
 
@@ -57,6 +61,11 @@ pub async fn run(
     mut watcher: impl FnMut(&Progress),
 ) -> Result<RunOutcome, RunError> {
     let interrupted = dmp_service::program::signals().map_err(|error| RunError::Harness(error.into()))?;
+    for fault in &scenario.faults {
+        Embedded::supports(&fault.kind)
+            .map_err(|reason| RunError::Unsupported { fault: fault.kind.key(), reason: reason.to_owned() })?;
+    }
+    limits::allow_open_files(&scenario)?;
     let running = Run::start(scenario, options);
     let whole = async {
         let run = running.await?;
@@ -228,11 +237,11 @@ impl Run {
         self.load(&fleet).await?;
         self.enter_phase("settle", Stage::Settle).await;
         let bound = check::bound(&self.scenario);
-        let _checked_later = self.gauging(converged(&mut standing, bound)).await;
-        self.verify("verify", Stage::Verify).await?;
+        self.gauging(self.settled(&standing, bound)).await;
+        self.verify("verify", Stage::Verify).await;
         let period = again(&self.scenario);
         self.gauging(tokio::time::sleep(period)).await;
-        self.verify("verify again", Stage::VerifyAgain).await?;
+        self.verify("verify again", Stage::VerifyAgain).await;
         fleet.stop().await
     }
 
@@ -278,11 +287,32 @@ impl Run {
         }
     }
 
-    async fn verify(&mut self, name: &str, stage: Stage) -> anyhow::Result<()> {
+    async fn verify(&mut self, name: &str, stage: Stage) {
         self.enter_phase(name, stage).await;
         // Read twice: the first read may have begun before the phase did.
-        self.read_now.read().await.context("reading the store for the verdict")?;
-        self.read_now.read().await.context("reading the store for the verdict")
+        for _ in 0..2 {
+            if let Err(error) = self.read_now.read().await {
+                self.journal.enter(What::Broken(format!("reading the store for the verdict: {error:#}").into())).await;
+            }
+        }
+    }
+
+    /// Waits until a read that began in settle shows every row equal to its device, until `bound` is over, or until
+    /// nothing has moved for so long that nothing will: a snapshot period and the time to drain.
+    async fn settled(&self, standing: &watch::Receiver<Standing>, bound: Duration) {
+        let (began, reads) = (self.clock.at(), standing.borrow().checks.reads);
+        let still = again(&self.scenario) + DRAINED_WITHIN;
+        let mut ticks = tokio::time::interval(TELL_EVERY);
+        loop {
+            ticks.tick().await;
+            let (now, checks) = (self.clock.at(), standing.borrow().checks);
+            // The first read that ends in settle may have begun before it.
+            let converged = checks.converged && checks.reads >= reads + 2;
+            let stuck = now.saturating_sub(checks.moved.max(began)) > still;
+            if converged || stuck || now - began > bound {
+                return;
+            }
+        }
     }
 
     async fn enter_phase(&self, name: &str, stage: Stage) {

@@ -75,10 +75,10 @@ impl<S: Store> StoreReader<S> {
                 () = tokio::time::sleep(pause) => None,
             };
             let began = self.clock.at();
-            if let Err(error) = self.read(&mut last).await {
-                // One read that fails says nothing; a caller that waits for it learns it by its own bound.
+            while let Err(error) = self.read(&mut last).await {
+                // One read that fails says nothing; a caller that waits for it gives up by its own bound.
                 tracing::warn!(error = format!("{error:#}"), "reading the store");
-                continue;
+                tokio::time::sleep(EVERY).await;
             }
             pause = EVERY.max((self.clock.at() - began) * IDLE_FACTOR);
             if let Some(done) = done {
