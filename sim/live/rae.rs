@@ -63,8 +63,8 @@ const STATUS_WAIT: Duration = Duration::from_secs(1);
 /// How much longer a canary stays that is not connected yet when it was to leave.
 const CANARY_WAITS: Duration = Duration::from_secs(1);
 
-/// Keep-alive of the fleet's connections: long, so that thousands of idle ones cost nothing.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Keep-alive of the fleet's connections: a half-open one is found within it, and thousands of pings cost little.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// A live RAE.
 pub(super) struct LiveRae {
@@ -273,6 +273,13 @@ impl LiveRae {
         }
     }
 
+    /// The serial; for the short connection that only reads, a name of its own: the embedded broker may take a client
+    /// that comes back at once for the one that is just leaving, and then serve neither.
+    fn client_id(&self, stays: bool) -> Arc<str> {
+        let serial = &self.shared.plan.raes[self.index.0 as usize].serial;
+        if stays { serial.clone().into() } else { format!("{serial}-status").into() }
+    }
+
     /// Breaks the connection as a cut cable does: the broker sends the will.
     fn drop_link(&mut self) -> Option<ConnectionId> {
         self.client = Client::new(self.shared.dialer.clone());
@@ -337,7 +344,7 @@ impl LiveRae {
                     return Some(Event::Disconnected(connection));
                 }
                 self.connection = Some(connection);
-                let client_id = self.shared.plan.raes[self.index.0 as usize].serial.clone().into();
+                let client_id = self.client_id(will.is_some());
                 let options =
                     ConnectOptions { client_id, clean_session: true, keep_alive: KEEP_ALIVE, will, credentials: None };
                 self.client.connect(connection, options);
