@@ -79,7 +79,7 @@ pub struct RunOutcome {
 pub struct Sabotage {
     /// Its name.
     pub name: String,
-    /// How often it acted; never means "not exercised". Absent where the process that held it was killed.
+    /// How often it was seen to act, in all lives of all processes; never means "not exercised". Absent where none told.
     pub hits: Option<u64>,
 }
 

@@ -100,6 +100,7 @@ struct Run {
     read_now: ReadNow,
     inspector: Inspector,
     entered: log::Entered,
+    sabotage_hits: gauges::SabotageHits,
     /// Readers that run until the end.
     observers: JoinSet<()>,
     tails: Vec<dmp_service::kafka::inspect::Tail>,
@@ -158,6 +159,7 @@ impl Run {
             read_now,
             inspector,
             entered,
+            sabotage_hits: gauges::SabotageHits::default(),
             observers,
             tails,
         })
@@ -183,7 +185,20 @@ impl Run {
             Ok(()) => self.end().await,
             Err(error) => Err(error),
         };
-        let Run { scenario, options, began, judge, target, processes, journal, observers, tails, read_now, .. } = self;
+        let Run {
+            scenario,
+            options,
+            began,
+            judge,
+            target,
+            processes,
+            journal,
+            observers,
+            tails,
+            read_now,
+            sabotage_hits,
+            ..
+        } = self;
         // The judge ends with the last journal, and every source holds one.
         drop((read_now, processes, observers, tails, target, journal));
         ended.map_err(RunError::Harness)?;
@@ -196,7 +211,7 @@ impl Run {
             target: "embedded".to_owned(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
-            sabotage: options.sabotage.map(|name| Sabotage { name, hits: None }),
+            sabotage: options.sabotage.map(|name| Sabotage { name, hits: sabotage_hits.total() }),
             environment: environment(),
             reproduce: options.reproduce,
         })
@@ -332,8 +347,9 @@ impl Run {
                 }
                 for (process, pid, http) in &running {
                     // A paused process does not answer; one that has gone is told by its watcher.
-                    if let Ok(gauges) = gauges::read(*pid, *http).await {
-                        journal.enter(What::Gauges(*process, gauges)).await;
+                    if let Ok(reading) = gauges::read(*pid, *http).await {
+                        self.sabotage_hits.saw(*pid, reading.sabotage_hits);
+                        journal.enter(What::Gauges(*process, reading.gauges)).await;
                     }
                 }
             }

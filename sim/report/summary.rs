@@ -45,11 +45,12 @@ fn head(outcome: &RunOutcome, terminal: Terminal) -> String {
     let mut head = format!("{}  {}\n{question}\n", painted(outcome.verdict, terminal), title(outcome));
     if let Some(bug) = &outcome.sabotage {
         let hits = match bug.hits {
-            Some(0) => "it never acted: not exercised".to_owned(),
-            Some(hits) => format!("it acted {hits} times"),
-            None => "how often it acted is not known".to_owned(),
+            Some(0) => " was not exercised".to_owned(),
+            Some(1) => " acted once".to_owned(),
+            Some(hits) => format!(" acted {hits} times"),
+            None => ": how often it acted is not known".to_owned(),
         };
-        let text = format!("planted bug {}: {hits}", bug.name);
+        let text = format!("planted bug {}{hits}", bug.name);
         head.push_str(&format!("{}\n", terminal.doubtful(&text)));
     }
     if !outcome.environment.optimized {

@@ -67,7 +67,7 @@ pub(crate) async fn serve(listen: SocketAddr, health: Health, metrics: Metrics) 
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/metrics", get(async |State((_, metrics)): State<(Health, Metrics)>| metrics.render()))
+        .route("/metrics", get(async |State((_, metrics)): State<(Health, Metrics)>| rendered(&metrics)))
         .with_state((health, metrics));
     serve_router(listen, router).await.with_context(|| format!("listening for health and metrics on {listen}"))
 }
@@ -82,6 +82,15 @@ pub(crate) async fn serve_router(listen: SocketAddr, router: Router) -> std::io:
         }
     });
     Ok(Endpoint { address, task })
+}
+
+/// All series; where a bug can be planted, also how often it has acted, which the core counts by itself.
+fn rendered(metrics: &Metrics) -> String {
+    #[cfg(feature = "sabotage")]
+    metrics
+        .gauge("dmp_sabotage_hits", "How often the planted bug has acted in this process.", &[])
+        .set(i64::try_from(dmp_core::sabotage::hits()).unwrap_or(i64::MAX));
+    metrics.render()
 }
 
 async fn ready(State((health, _)): State<(Health, Metrics)>) -> impl IntoResponse {

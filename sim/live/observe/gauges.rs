@@ -1,6 +1,11 @@
 //! Queues and memory of the pipeline's processes: from their own metrics, and from the kernel.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
 use nix::unistd::Pid;
@@ -20,15 +25,47 @@ const MOST_BYTES: u64 = 4 * 1024 * 1024;
 /// Ending of the metrics that are the bound of a queue; its depth has the name without it, and the same labels.
 const CAP: &str = "_cap";
 
+/// How often a planted bug has acted; only builds that can plant one have it.
+const SABOTAGE_HITS: &str = "dmp_sabotage_hits";
+
+/// What one process said of itself.
+#[derive(Debug)]
+pub(in crate::live) struct Reading {
+    pub(in crate::live) gauges: Vec<Gauge>,
+    /// How often its planted bug has acted.
+    pub(in crate::live) sabotage_hits: Option<u64>,
+}
+
+/// How often the planted bug has acted in each life of a process: the highest value seen, for a kill takes the rest.
+#[derive(Debug, Default)]
+pub(in crate::live) struct SabotageHits(Mutex<BTreeMap<Pid, u64>>);
+
+impl SabotageHits {
+    /// Takes what a life of a process has said.
+    pub(in crate::live) fn saw(&self, life: Pid, hits: Option<u64>) {
+        if let Some(hits) = hits {
+            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let most = seen.entry(life).or_default();
+            *most = hits.max(*most);
+        }
+    }
+
+    /// Of all lives together; `None` where none has said it.
+    pub(in crate::live) fn total(&self) -> Option<u64> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!seen.is_empty()).then(|| seen.values().sum())
+    }
+}
+
 /// Reads the gauges of one process.
 ///
 /// # Errors
 /// If it does not answer: it may be paused or gone.
-pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<Vec<Gauge>> {
+pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<Reading> {
     let text = tokio::time::timeout(WITHIN, metrics(http)).await.context("metrics did not come in time")??;
     let mut gauges = queues(&text);
     gauges.push(Gauge { name: "memory_bytes".into(), value: memory(pid)?, cap: None });
-    Ok(gauges)
+    Ok(Reading { gauges, sabotage_hits: value(&text, SABOTAGE_HITS) })
 }
 
 /// Memory of this process.
@@ -60,6 +97,11 @@ fn queues(text: &str) -> Vec<Gauge> {
     deepest.into_iter().map(gauge).collect()
 }
 
+/// The value of a series without labels.
+fn value(text: &str, name: &str) -> Option<u64> {
+    text.lines().filter_map(sample).find_map(|(key, value)| (key == (name, "")).then_some(value))
+}
+
 /// A line of the Prometheus text format: name, labels and value.
 fn sample(line: &str) -> Option<((&str, &str), u64)> {
     let line = line.trim();
@@ -87,5 +129,17 @@ mod tests {
                     x_cap{partition=\"1\"} 10\ny{g=\"1\"} 2\ny_cap{g=\"1\"} 4\nz_total 7\n";
         let gauge = |name: &str, value, cap| Gauge { name: name.into(), value, cap };
         assert_eq!(queues(text), [gauge("x", 9, Some(10)), gauge("y", 2, Some(4))]);
+    }
+
+    #[test]
+    fn the_hits_of_a_planted_bug_are_the_highest_of_each_life_summed_and_unknown_where_nobody_told() {
+        let hits = SabotageHits::default();
+        hits.saw(Pid::from_raw(1), value("dmp_other 4\n", SABOTAGE_HITS));
+        assert_eq!(hits.total(), None);
+        for (life, text) in [(1, "dmp_sabotage_hits 3\n"), (2, "# HELP x y\ndmp_sabotage_hits 5\n"), (1, "x 1\n")] {
+            hits.saw(Pid::from_raw(life), value(text, SABOTAGE_HITS));
+        }
+        hits.saw(Pid::from_raw(1), Some(2));
+        assert_eq!(hits.total(), Some(8));
     }
 }
