@@ -4,9 +4,10 @@ use super::{
     Observable,
     model::{Fate, Fates, Models, brief},
     tally::Tally,
-    verdict::{CheckId, CheckResult},
+    verdict::{CheckId, CheckResult, Outcome},
 };
-use crate::history::PayloadHash;
+use crate::{fleet::plan::DeviceIndex, history::PayloadHash};
+use dmp_core::id::Version;
 
 /// C15.
 #[derive(Debug)]
@@ -19,19 +20,30 @@ impl Conservation {
 
     pub(super) fn finish(&mut self, models: &Models, fates: &Fates) -> CheckResult {
         self.0.observed = fates.recorded();
-        for fate in [Fate::Vanished, Fate::Contradiction] {
+        for fate in [Fate::Vanished, Fate::Overdue, Fate::Contradiction] {
             for (device, version) in fates.of(fate) {
                 let recorded = models.ledger.life(device, version).and_then(|life| life.recorded.get());
                 let at = recorded.unwrap_or(models.clock.now);
                 self.0.fail(at, || {
-                    let what = format!("{} of device {}: {}", brief(version), models.id(device), why(fate, models));
+                    let what = format!(
+                        "{} of device {}: {}",
+                        brief(version),
+                        models.id(device),
+                        why(fate, models, device, version)
+                    );
                     (what, models.timeline(device, models.clock.now))
                 });
             }
         }
         self.strangers(models);
         self.poison(models);
-        self.0.result(balance(fates), "every event has one fate".to_owned(), "recorded event")
+        let limit = "every event has one fate".to_owned();
+        let unheard = fates.count(Fate::NeverOnline);
+        if unheard > 0 && self.0.failures() == 0 {
+            let because = format!("{unheard} events are in agents that never came online");
+            return self.0.with(Outcome::Invalid(because), balance(fates), limit);
+        }
+        self.0.result(balance(fates), limit, "recorded event")
     }
 
     /// Records of the log that no agent of the fleet recorded, poison apart.
@@ -71,8 +83,16 @@ fn acknowledged(models: &Models, topic: &std::sync::Arc<str>, payload: PayloadHa
     models.ledger.loose.get(&(topic.clone(), payload)).is_some_and(|loose| loose.acknowledged.is())
 }
 
-fn why(fate: Fate, models: &Models) -> &'static str {
+fn why(fate: Fate, models: &Models, device: DeviceIndex, version: Version) -> &'static str {
+    let life = models.ledger.life(device, version);
     match fate {
+        Fate::Overdue if life.is_some_and(|life| life.delivered.is()) => {
+            "overdue: last seen when the broker handed it to a bridge, which never acknowledged it"
+        }
+        Fate::Overdue if life.is_some_and(|life| life.sent.is()) => {
+            "overdue: last seen when its agent sent it, and never acknowledged by the broker"
+        }
+        Fate::Overdue => "overdue: it never left its agent",
         Fate::Contradiction => "withheld by a fault, and in the log all the same",
         _ if models.observable.wire => "saved, and nothing says what became of it, although later events went through",
         _ => "acknowledged by the broker or overtaken, and not in the log",

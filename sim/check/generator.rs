@@ -17,6 +17,9 @@ pub(super) struct Generator {
     broken: Vec<(Duration, Arc<str>)>,
 }
 
+/// A RAE that is not online this long after it was to arrive, or by the end of its stay if that is later, says nothing.
+const ONLINE_WITHIN: Duration = Duration::from_secs(30);
+
 /// Kept of what broke: the first ones say it.
 const MOST_BROKEN: usize = 100;
 
@@ -56,8 +59,26 @@ impl Generator {
                 (what, models.timeline(device, models.clock.now))
             });
         }
+        self.online(models);
         let figure = format!("at most {:.1} ms late", self.lateness.as_secs_f64() * 1e3);
         let limit = format!("{:?}", models.scenario.checks.lateness_at_most);
         self.tally.result(figure, limit, "event of the fleet")
+    }
+
+    /// Every RAE came online in time.
+    fn online(&mut self, models: &Models) {
+        let pace = Duration::from_secs(1) / models.scenario.fleet.connects_per_s.max(1);
+        for (index, (rae, online)) in (0..).zip(models.plan.raes.iter().zip(&models.online)) {
+            let deadline = match (rae.stay, models.clock.load) {
+                (Some((from, until)), Some(_)) => models.clock.in_run(until.max(from + ONLINE_WITHIN)),
+                (Some(_), None) => continue,
+                // The standing fleet connects during warm-up.
+                (None, load) => (pace * index + ONLINE_WITHIN).max(load.unwrap_or_default()),
+            };
+            if models.clock.now > deadline && online.is_none_or(|at| at > deadline) {
+                self.tally
+                    .fail(deadline, || (format!("RAE {} was not online by {deadline:.1?}", rae.serial), Vec::new()));
+            }
+        }
     }
 }

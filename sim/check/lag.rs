@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     model::Models,
     tally::Tally,
-    verdict::{CheckId, CheckResult},
+    verdict::{CheckId, CheckResult, Outcome},
 };
 use crate::{
     history::{Entry, Stage, What},
@@ -25,6 +25,8 @@ pub(super) struct Lag {
     open_faults: BTreeSet<usize>,
     draining: Option<Drain>,
     slowest_drain: Option<Duration>,
+    /// Drains whose time was up before another burst or fault.
+    judged: u64,
 }
 
 /// After the end of a burst or a fault: the lag is to become quiet, and to be so when its time is up. It may be quiet
@@ -53,6 +55,7 @@ impl Lag {
             open_faults: BTreeSet::new(),
             draining: None,
             slowest_drain: None,
+            judged: 0,
         }
     }
 
@@ -91,6 +94,10 @@ impl Lag {
             limits.drained_within.map(|limit| format!("quiet ({}) within {limit:?}", limits.quiet_lag)),
         ];
         let limit = limit.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        if limits.drained_within.is_some() && self.judged == 0 && self.tally.failures() == 0 {
+            let because = "no burst or fault ended early enough for its drain to be judged".to_owned();
+            return self.tally.with(Outcome::Invalid(because), figure, limit);
+        }
         self.tally.result(figure, limit, "end offset under load")
     }
 
@@ -130,6 +137,7 @@ impl Lag {
         }
         // Without a limit it is followed until the next burst or fault, for its figure.
         let Some(limit) = limits.drained_within.filter(|&limit| took >= limit) else { return };
+        self.judged += 1;
         if drain.last_quiet.is_some_and(|quiet| quiet + RECENTLY >= at) {
             self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
         } else {

@@ -54,6 +54,8 @@ pub(super) struct Models {
     pub(super) truth: Truth,
     pub(super) letters: Letters,
     pub(super) faults: Faults,
+    /// When each RAE was first online.
+    pub(super) online: Vec<Option<Duration>>,
 }
 
 /// What an entry meant to the models.
@@ -192,6 +194,7 @@ impl Models {
             clock: Clock::default(),
             letters: Letters::default(),
             faults: Faults::default(),
+            online: vec![None; plan.raes.len()],
             scenario,
             plan,
             observable,
@@ -217,6 +220,9 @@ impl Models {
             What::LostAtQos0(publish) => self.ledger.mark(publish, Mark::LostAtQos0, at),
             What::Shed(publish) => self.ledger.mark(publish, Mark::Shed, at),
             What::Acknowledged(publish) => self.ledger.mark(publish, Mark::Acknowledged, at),
+            What::Online(rae) => {
+                self.online[rae.0 as usize].get_or_insert(at);
+            }
             What::PoisonSent { topic, payload } => self.letters.poison.push((topic.clone(), *payload)),
             What::Appended(record) => return self.appended(record, at),
             What::DeadLettered { source, reason, payload } => self.dead_letter(source, reason, *payload),
@@ -240,7 +246,6 @@ impl Models {
             }
             What::BridgeAcknowledged { .. }
             | What::Lateness(_)
-            | What::Online(_)
             | What::Offline(_)
             | What::Partitions(_)
             | What::Committed { .. }

@@ -92,7 +92,10 @@ impl Progress {
     }
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
-        let figure = format!("longest standstill {:.1?}", self.longest);
+        let figure = format!(
+            "longest standstill {:.1?} (not judged while a registry fault and its session timeout hold)",
+            self.longest
+        );
         let limit = format!("at most {:?}", models.scenario.checks.stalled_at_most);
         self.tally.result(figure, limit, "advance of a partition")
     }

@@ -23,9 +23,12 @@ impl Staleness {
         let loaded = |phase: &&PhaseFigures| matches!(phase.stage, Stage::Load | Stage::Heal);
         let phases: Vec<&PhaseFigures> = figures.phases.iter().filter(loaded).collect();
         self.0.observed = phases.iter().map(|phase| phase.latency_ms.count).sum();
-        let worst = phases.iter().max_by(|a, b| a.latency_ms.p99.total_cmp(&b.latency_ms.p99));
-        let figure = worst
-            .map_or("none".to_owned(), |phase| format!("p99 {:.0} ms in phase {}", phase.latency_ms.p99, phase.name));
+        let worst = |of: fn(&PhaseFigures) -> f64| {
+            let worst = phases.iter().max_by(|a, b| of(a).total_cmp(&of(b)));
+            worst.map_or("none".to_owned(), |phase| format!("{:.0} ms in phase {}", of(phase), phase.name))
+        };
+        let (latency, staleness) = (worst(|phase| phase.latency_ms.p99), worst(|phase| phase.staleness_ms.p99));
+        let figure = format!("latency p99 {latency}, staleness p99 {staleness}");
         let limit = scenario.checks.staleness_p99;
         if let Some(limit) = limit {
             for phase in phases.iter().filter(|phase| phase.latency_ms.p99 > limit.as_secs_f64() * 1e3) {
@@ -38,8 +41,18 @@ impl Staleness {
                     (text, Vec::new())
                 });
             }
+            for phase in phases.iter().filter(|phase| phase.staleness_ms.p99 > limit.as_secs_f64() * 1e3) {
+                self.0.fail(std::time::Duration::from_secs_f64(phase.ends_s), || {
+                    let text = format!(
+                        "in phase {} the staleness of a sampled device was above {:.0} ms for 1 % of the time; at most \
+                         {limit:?} is allowed",
+                        phase.name, phase.staleness_ms.p99
+                    );
+                    (text, Vec::new())
+                });
+            }
         }
-        let limit = limit.map_or(String::new(), |limit| format!("p99 at most {limit:?}"));
+        let limit = limit.map_or(String::new(), |limit| format!("both p99 at most {limit:?}"));
         self.0.result(figure, limit, "change of a sampled device")
     }
 }

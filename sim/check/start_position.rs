@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     history::{Entry, Process, What},
-    scenario::Part,
+    scenario::{FaultKind, Part, Scenario},
 };
 
 /// C5b.
@@ -63,7 +63,8 @@ impl StartPosition {
     }
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
-        if !models.observable.processes || self.tally.observed == 0 {
+        let hopeless = self.tally.observed == 0 && !stops_every_owner(&models.scenario);
+        if !models.observable.processes || hopeless {
             return self.tally.not_observable("no owner started while the offsets it must start at were known");
         }
         let figure = format!("{} records waited for {} starts", self.tally.observed, self.starts);
@@ -104,4 +105,20 @@ impl StartPosition {
             (what, models.timeline(gap.device, entry.at))
         });
     }
+}
+
+/// Whether faults of the scenario kill registries so that none is alive at some moment: then a start is to be seen.
+fn stops_every_owner(scenario: &Scenario) -> bool {
+    let kills: Vec<_> = scenario
+        .faults
+        .iter()
+        .filter_map(|fault| match fault.kind {
+            FaultKind::Kill { part: Part::Registry, index, back_after } => {
+                Some((index, fault.at, fault.at + back_after))
+            }
+            _ => None,
+        })
+        .collect();
+    let down = |index, at| kills.iter().any(|&(of, from, to)| of == index && from <= at && at < to);
+    kills.iter().any(|&(_, at, _)| (0..scenario.pipeline.registries).all(|index| down(index, at)))
 }

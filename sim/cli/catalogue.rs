@@ -33,12 +33,16 @@ const CATALOGUE: [(CheckId, &str, &str); 15] = [
     (
         CheckId::C15,
         "conservation",
-        "every event is accounted for at every hop: reflected, duplicate, shed, lost at QoS 0, or quarantined",
+        "every event of an agent is in the log, or something says where it ended; the log holds nothing else",
     ),
     (CheckId::C9, "convergence", "after heal, within a bound, every row equals its device, and stays so"),
-    (CheckId::C10, "staleness", "how long a change takes until its row shows it"),
+    (CheckId::C10, "staleness", "how long a change takes until its row shows it, and how old what is not shown is"),
     (CheckId::C11, "lag", "how many records wait: the peak, the time to drain, and the quiet level"),
-    (CheckId::C12, "progress", "a partition with lag and a living owner moves"),
+    (
+        CheckId::C12,
+        "progress",
+        "a partition with lag and a living owner moves; not judged while a registry fault and recovery hold",
+    ),
     (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
 ];
 

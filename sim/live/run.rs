@@ -267,8 +267,9 @@ impl Run {
         let mut steps: Vec<_> = phases.collect();
         steps.extend(Timeline::new(&self.scenario.faults).edges().map(|(at, edge)| (at, Step::Edge(edge))));
         steps.push((self.scenario.load(), Step::Heal));
-        // Stable: at the same moment a phase begins before a fault does, and faults keep their own order.
-        steps.sort_by_key(|&(at, step)| (at, matches!(step, Step::Edge(Edge::Begin(_)))));
+        // Stable: at the same moment a phase begins first, and faults keep their own order: one without duration begins
+        // before it ends.
+        steps.sort_by_key(|&(at, _)| at);
         let mut breaker = Breaker::default();
         for (at, step) in steps {
             let instant = self.clock.instant_of_load(at).context("the load has begun")?;

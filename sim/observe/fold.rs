@@ -166,6 +166,10 @@ impl FiguresFold {
         if let Some(phase) = self.phases.last_mut() {
             phase.ends = self.now;
         }
+        // What was never shown counts with its age.
+        for intended in self.sample.never_shown(self.now) {
+            self.took(intended, self.now);
+        }
         let all = self.plan.devices.iter().flat_map(|device| &device.changes).filter(|c| carries_rev(c.kind)).count();
         let healed = &mut self.figures.healed_by;
         healed.never = (all as u64).saturating_sub(healed.update + healed.snapshot);
@@ -205,10 +209,15 @@ impl FiguresFold {
 
     fn reflected(&mut self, device: DeviceIndex, rev: i64, at: Duration) {
         for intended in self.sample.reflected(device, rev) {
-            let phase = self.phases.iter_mut().rev().find(|phase| phase.begins <= intended);
-            if let Some(phase) = phase {
-                record(&mut phase.latency, micros(at.saturating_sub(intended)));
-            }
+            self.took(intended, at);
+        }
+    }
+
+    /// A change was visible at `at`, or is not to this moment.
+    fn took(&mut self, intended: Duration, at: Duration) {
+        let phase = self.phases.iter_mut().rev().find(|phase| phase.begins <= intended);
+        if let Some(phase) = phase {
+            record(&mut phase.latency, micros(at.saturating_sub(intended)));
         }
     }
 

@@ -34,6 +34,21 @@ impl Sample {
         changes[new].iter().filter(|change| change.kind != ChangeKind::Detach).map(|c| load + c.at).collect()
     }
 
+    /// The intended times, on the run's clock, of the changes made by `now` that were never shown.
+    pub(super) fn never_shown(&self, now: Duration) -> Vec<Duration> {
+        let Some((load, planned)) = self.load.and_then(|load| Some((load, now.checked_sub(load)?))) else {
+            return Vec::new();
+        };
+        let of_device = |(&device, &reflected): (&DeviceIndex, &u32)| {
+            let ChangeNumber(made) = self.plan.change_at(device, planned);
+            let changes = &self.plan.devices[device.0 as usize].changes;
+            let hidden = &changes[reflected as usize..made.max(reflected) as usize];
+            let hidden = hidden.iter().filter(|change| change.kind != ChangeKind::Detach);
+            hidden.map(|change| load + change.at).collect::<Vec<_>>()
+        };
+        self.reflected.iter().flat_map(of_device).collect()
+    }
+
     /// Age of the oldest unreflected change of each sampled device; zero where there is none.
     pub(super) fn ages(&self, now: Duration) -> impl Iterator<Item = Duration> {
         let planned = self.load.and_then(|load| now.checked_sub(load));

@@ -5,10 +5,19 @@ use std::time::Duration;
 use dmp_core::{core::Qos, id::Version};
 
 use super::{Life, Models, ledger::SessionLife};
-use crate::{fleet::plan::DeviceIndex, scenario::FaultKind};
+use crate::{
+    fleet::plan::{DeviceIndex, RaeIndex},
+    history::Stage,
+    random::chosen,
+    scenario::FaultKind,
+};
 
 /// An event that is this young when the history ends may still be on its way.
 pub(in crate::check) const ON_ITS_WAY: Duration = Duration::from_secs(5);
+
+/// After an orderly end, nothing that was recorded this long before the end of heal is still on its way: an agent needs
+/// its back-off and one turn of its outbox, and has had the whole of settle and verify on top.
+const OVERDUE: Duration = Duration::from_secs(10);
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,19 +38,23 @@ pub(in crate::check) enum Fate {
     LostWithRestart,
     /// On its way when the history ended.
     InFlight,
+    /// In an agent that was never let in: for the generator to answer for.
+    NeverOnline,
     /// Acknowledged by the broker to its agent, and never handed to a bridge.
     LostByBroker,
     /// Acknowledged by a bridge, and stored nowhere.
     LostByBridge,
     /// Nowhere, and nothing says why.
     Vanished,
+    /// Still on its way long after it should have arrived.
+    Overdue,
     /// Withheld, and in the log all the same.
     Contradiction,
 }
 
 impl Fate {
     /// Every fate, in the order in which they are told.
-    pub(in crate::check) const ALL: [Fate; 12] = [
+    pub(in crate::check) const ALL: [Fate; 14] = [
         Fate::InLog,
         Fate::Quarantined,
         Fate::DeadLettered,
@@ -50,9 +63,11 @@ impl Fate {
         Fate::Shed,
         Fate::LostWithRestart,
         Fate::InFlight,
+        Fate::NeverOnline,
         Fate::LostByBroker,
         Fate::LostByBridge,
         Fate::Vanished,
+        Fate::Overdue,
         Fate::Contradiction,
     ];
 
@@ -65,11 +80,13 @@ impl Fate {
             Fate::Withheld => "withheld by faults",
             Fate::LostAtQos0 => "lost at QoS 0",
             Fate::Shed => "shed",
-            Fate::LostWithRestart => "lost with a restarted agent's outbox",
+            Fate::LostWithRestart => "lost with the reboot of its agent",
             Fate::InFlight => "in flight",
+            Fate::NeverOnline => "in agents that never came online",
             Fate::LostByBroker => "lost by the MQTT broker",
             Fate::LostByBridge => "lost by the bridge",
             Fate::Vanished => "vanished",
+            Fate::Overdue => "overdue",
             Fate::Contradiction => "withheld and yet in the log",
         }
     }
@@ -112,7 +129,7 @@ impl Models {
             let mut overtaken = false;
             for session in sessions.iter().rev() {
                 for (index, life) in session.events.iter().enumerate().rev().filter(|(_, life)| life.recorded.is()) {
-                    let fate = self.fate(life, overtaken);
+                    let fate = self.fate(device, life, overtaken);
                     fates.counts[fate as usize] += 1;
                     fates.copies += u64::from(life.copies.saturating_sub(1));
                     if fate >= Fate::LostByBroker {
@@ -126,7 +143,7 @@ impl Models {
         fates
     }
 
-    fn fate(&self, life: &Life, overtaken: bool) -> Fate {
+    fn fate(&self, device: DeviceIndex, life: &Life, overtaken: bool) -> Fate {
         match () {
             () if life.in_log() && life.withheld() => Fate::Contradiction,
             () if life.in_log() && life.quarantined() => Fate::Quarantined,
@@ -136,42 +153,58 @@ impl Models {
             () if life.withheld() => Fate::Withheld,
             () if life.lost_at_qos0() => Fate::LostAtQos0,
             () if life.shed() => Fate::Shed,
-            () => self.fate_on_the_way(life, overtaken),
+            () => self.fate_on_the_way(device, life, overtaken),
         }
     }
 
     /// The fate of an event that is in no log and that nothing is known to have dropped.
-    fn fate_on_the_way(&self, life: &Life, overtaken: bool) -> Fate {
+    fn fate_on_the_way(&self, device: DeviceIndex, life: &Life, overtaken: bool) -> Fate {
         let newest = [life.recorded, life.sent, life.acknowledged, life.delivered].into_iter().max();
         let newest = newest.and_then(|moment| moment.get()).unwrap_or_default();
         let gone = overtaken || newest + ON_ITS_WAY < self.clock.now;
+        let overdue = self.overdue(life);
+        let rae = self.plan.devices[device.0 as usize].rae;
         let at_qos0 = self.scenario.fleet.qos == Qos::AtMostOnce;
         match () {
             () if !gone => Fate::InFlight,
             () if at_qos0 && life.sent.is() => Fate::LostAtQos0,
             // A bridge holds it unacknowledged: the broker hands it out again.
+            () if life.delivered.is() && overdue => Fate::Overdue,
             () if life.delivered.is() => Fate::InFlight,
             () if life.acknowledged.is() && self.observable.wire => Fate::LostByBroker,
             () if life.acknowledged.is() => Fate::Vanished,
             // Not acknowledged: it waits in the outbox, whose order nothing passes.
-            () if !overtaken => Fate::InFlight,
-            () if self.restarted_since(life) => Fate::LostWithRestart,
+            () if !overtaken && !overdue => Fate::InFlight,
+            () if self.online[rae.0 as usize].is_none() => Fate::NeverOnline,
+            () if self.restarted_since(rae, life) => Fate::LostWithRestart,
             // A tail that is held back is sent once, and not again if its connection breaks.
-            () if life.delayed() || (!life.sent.is() && self.has_delayed_tails()) => Fate::Withheld,
+            () if life.delayed() || (!life.sent.is() && self.has_delayed_tails(rae)) => Fate::Withheld,
+            () if !overtaken => Fate::Overdue,
             () => Fate::Vanished,
         }
     }
 
-    fn restarted_since(&self, life: &Life) -> bool {
+    /// Whether the run ended in order and the event had all the time that it can need.
+    fn overdue(&self, life: &Life) -> bool {
+        let recorded = life.recorded.get().unwrap_or_default();
+        let orderly = self.clock.stage == Some(Stage::VerifyAgain);
+        orderly && self.clock.settle.is_some_and(|settle| recorded + OVERDUE < settle)
+    }
+
+    /// Whether a reboot hit this RAE after the event was recorded; canaries are never hit.
+    fn restarted_since(&self, rae: RaeIndex, life: &Life) -> bool {
         let recorded = life.recorded.get().unwrap_or_default();
         self.faults.windows.iter().any(|&(fault, began, ended)| {
             let kind = self.scenario.faults.get(fault).map(|fault| &fault.kind);
-            matches!(kind, Some(FaultKind::Reboot { .. })) && ended.unwrap_or(began) >= recorded
+            let Some(&FaultKind::Reboot { share, .. }) = kind else { return false };
+            let hit = || chosen(self.scenario.seed, &format!("fault {fault}"), u64::from(rae.0), share);
+            ended.unwrap_or(began) >= recorded && self.plan.raes[rae.0 as usize].stay.is_none() && hit()
         })
     }
 
-    fn has_delayed_tails(&self) -> bool {
-        self.scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::DelayedTails { .. }))
+    fn has_delayed_tails(&self, rae: RaeIndex) -> bool {
+        let standing = self.plan.raes[rae.0 as usize].stay.is_none();
+        standing && self.scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::DelayedTails { .. }))
     }
 }
 

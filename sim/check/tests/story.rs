@@ -109,6 +109,9 @@ impl Story {
         story.phase("warm-up", Stage::WarmUp);
         story.enter(What::ProcessStarted(BRIDGE));
         story.enter(What::ProcessStarted(REGISTRY));
+        for rae in 0..story.plan.raes.len() as u32 {
+            story.enter(What::Online(crate::fleet::plan::RaeIndex(rae)));
+        }
         for device in story.devices() {
             let opening = story.snapshot(device, 0);
             story.passes(&opening);
