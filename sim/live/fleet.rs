@@ -111,9 +111,14 @@ impl Fleet {
         while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
             ended.map_err(|panic| anyhow::Error::new(panic).context("a simulated RAE failed"))?;
         }
-        let canaries = tokio::time::timeout_at(deadline, &mut self.canaries).await;
-        if let Ok(ended) = canaries {
-            ended.map_err(|panic| anyhow::Error::new(panic).context("a canary failed"))?;
+        let mut unfinished = if self.tasks.is_empty() { "" } else { "some simulated RAEs" };
+        match tokio::time::timeout_at(deadline, &mut self.canaries).await {
+            Ok(ended) => ended.map_err(|panic| anyhow::Error::new(panic).context("a canary failed"))?,
+            Err(_elapsed) => unfinished = "some canaries",
+        }
+        if !unfinished.is_empty() {
+            let why = format!("{unfinished} could not say all that they were to say, and leave, by the end of the run");
+            self.shared.journal.enter(What::Broken(why.into())).await;
         }
         Ok(())
     }
