@@ -11,8 +11,24 @@ use rdkafka::{
 use super::KafkaError;
 use crate::config::{Kafka, KafkaSecurity, common::OffsetReset};
 
-/// Settings that all clients share.
-pub(super) fn client(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
+/// Settings of a client: those that all share, then its `own`, then what the operator wants instead. Those on which
+/// delivery rests are refused by the check of the configuration.
+fn settings(
+    kafka: &Kafka,
+    client_id: &str,
+    own: impl IntoIterator<Item = (&'static str, String)>,
+) -> Result<ClientConfig, KafkaError> {
+    let mut config = shared(kafka, client_id)?;
+    for (key, value) in own {
+        config.set(key, value);
+    }
+    for (key, value) in &kafka.extra {
+        config.set(key, value);
+    }
+    Ok(config)
+}
+
+fn shared(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &kafka.bootstrap)
@@ -30,50 +46,58 @@ pub(super) fn client(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, Kaf
     Ok(config)
 }
 
+/// Settings of a client that asks and makes, and neither reads nor writes records.
+pub(super) fn admin(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
+    settings(kafka, client_id, [])
+}
+
 /// Settings of a producer: idempotent, and an outage is back-pressure for `message_timeout`.
 pub(super) fn producer(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
-    let mut config = client(kafka, client_id)?;
-    config
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", millis(kafka.linger))
-        .set("message.timeout.ms", millis(kafka.message_timeout))
+    let own = [
+        ("enable.idempotence", "true".to_owned()),
+        ("acks", "all".to_owned()),
+        ("linger.ms", millis(kafka.linger)),
+        ("message.timeout.ms", millis(kafka.message_timeout)),
         // The default hash disagrees with Java producers.
-        .set("partitioner", "murmur2_random")
-        .set("queue.buffering.max.kbytes", (kafka.producer_buffer / 1024).to_string());
-    extra(&mut config, kafka);
-    Ok(config)
+        ("partitioner", "murmur2_random".to_owned()),
+        ("queue.buffering.max.kbytes", (kafka.producer_buffer / 1024).to_string()),
+    ];
+    settings(kafka, client_id, own)
 }
 
 /// Settings of a group member whose offsets are committed by hand.
 pub(super) fn consumer(kafka: &Kafka, client_id: &str, group: &str) -> Result<ClientConfig, KafkaError> {
-    let mut config = reader(kafka, client_id)?;
-    config
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        // Else what the closing consumer polls and throws away would be committed unread.
-        .set("enable.auto.offset.store", "false")
-        .set("partition.assignment.strategy", "range")
-        .set("session.timeout.ms", millis(kafka.session_timeout))
-        .set("heartbeat.interval.ms", millis(kafka.session_timeout / 5))
-        .set("max.poll.interval.ms", millis(kafka.max_poll_interval.max(kafka.session_timeout)))
-        .set("auto.offset.reset", reset(kafka.offset_reset));
-    extra(&mut config, kafka);
-    Ok(config)
+    let member = [
+        ("partition.assignment.strategy", "range".to_owned()),
+        ("session.timeout.ms", millis(kafka.session_timeout)),
+        ("heartbeat.interval.ms", millis(kafka.session_timeout / 5)),
+        ("max.poll.interval.ms", millis(kafka.max_poll_interval.max(kafka.session_timeout))),
+    ];
+    let own = reading(kafka, group, reset(kafka.offset_reset)).into_iter().chain(member);
+    settings(kafka, client_id, own)
 }
 
-/// Settings of a consumer outside of any group.
+/// Settings of a consumer of assigned partitions, from the oldest record on. librdkafka wants a group in name, and it
+/// gets its own name; it neither joins nor commits.
 pub(super) fn reader(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
-    let mut config = client(kafka, client_id)?;
-    config
-        .set("queued.max.messages.kbytes", (kafka.consumer_buffer / 1024).to_string())
-        .set("queued.min.messages", "10000")
-        .set("fetch.wait.max.ms", "100")
-        .set("fetch.error.backoff.ms", "100")
+    settings(kafka, client_id, reading(kafka, client_id, "earliest"))
+}
+
+fn reading(kafka: &Kafka, group: &str, reset: &str) -> [(&'static str, String); 10] {
+    [
+        ("group.id", group.to_owned()),
+        ("auto.offset.reset", reset.to_owned()),
+        ("enable.auto.commit", "false".to_owned()),
+        // Else what the closing consumer polls and throws away would be committed unread.
+        ("enable.auto.offset.store", "false".to_owned()),
+        ("queued.max.messages.kbytes", (kafka.consumer_buffer / 1024).to_string()),
+        ("queued.min.messages", "10000".to_owned()),
+        ("fetch.wait.max.ms", "100".to_owned()),
+        ("fetch.error.backoff.ms", "100".to_owned()),
         // The default lets a full prefetch queue rest for a second.
-        .set("fetch.queue.backoff.ms", "20")
-        .set("allow.auto.create.topics", "false");
-    Ok(config)
+        ("fetch.queue.backoff.ms", "20".to_owned()),
+        ("allow.auto.create.topics", "false".to_owned()),
+    ]
 }
 
 fn secure(config: &mut ClientConfig, security: &KafkaSecurity) -> Result<(), KafkaError> {
@@ -108,12 +132,6 @@ fn secure(config: &mut ClientConfig, security: &KafkaSecurity) -> Result<(), Kaf
         }
     }
     Ok(())
-}
-
-fn extra(config: &mut ClientConfig, kafka: &Kafka) {
-    for (key, value) in &kafka.extra {
-        config.set(key, value);
-    }
 }
 
 fn reset(reset: OffsetReset) -> &'static str {
@@ -179,6 +197,19 @@ mod tests {
         Kafka { security: Some(security), ..Kafka::at("127.0.0.1:1") }
     }
 
+    #[test]
+    fn what_the_operator_sets_reaches_every_client_and_wins_over_our_own_settings() {
+        let mut kafka = Kafka::at("127.0.0.1:1");
+        for (key, value) in [("socket.nagle.disable", "false"), ("fetch.wait.max.ms", "7"), ("linger.ms", "9")] {
+            kafka.extra.insert(key.to_owned(), value.to_owned());
+        }
+        for made in [admin(&kafka, "c"), producer(&kafka, "c"), reader(&kafka, "c"), consumer(&kafka, "c", "g")] {
+            let made = made.expect("no security");
+            let value = |key| made.get(key).expect("a value");
+            assert_eq!(["socket.nagle.disable", "fetch.wait.max.ms", "linger.ms"].map(value), ["false", "7", "9"]);
+        }
+    }
+
     #[cfg(not(feature = "kafka-tls"))]
     #[test]
     fn security_is_refused_by_a_build_without_it_and_the_feature_is_named() {
@@ -220,7 +251,7 @@ mod tests {
             (security.tls, security.sasl_mechanism) = (tls, sasl.map(str::to_owned));
             security.certificate = Some("/certificates/bridge.pem".into());
             security.key = Some("/certificates/bridge.key".into());
-            let config = client(&kafka, "c").expect("a build with TLS");
+            let config = admin(&kafka, "c").expect("a build with TLS");
             assert_eq!(config.get("ssl.certificate.location"), Some("/certificates/bridge.pem"));
             assert_eq!(config.get("ssl.key.location"), Some("/certificates/bridge.key"));
             config.get("security.protocol").map(str::to_owned)

@@ -163,10 +163,7 @@ impl Tail {
         from: BTreeMap<Partition, Offset>,
         records: mpsc::Sender<Tailed>,
     ) -> Result<Tail, KafkaError> {
-        let mut config = client::reader(kafka, "dmp-tail")?;
-        // librdkafka wants a group in name for an assigned consumer; it neither joins nor commits.
-        config.set("group.id", "dmp-tail").set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
-        config.set("enable.auto.offset.store", "false");
+        let config = client::reader(kafka, "dmp-tail")?;
         let consumer: BaseConsumer<LoggedConsumer> =
             BaseConsumer::from_config_and_context(&config, LoggedConsumer(Words::default()))
                 .map_err(KafkaError::settings)?;

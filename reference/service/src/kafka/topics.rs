@@ -35,7 +35,7 @@ pub async fn wait_for(kafka: &Kafka, topics: &[&'static str], within: Duration) 
 /// # Errors
 /// [`KafkaError::CreateTopic`], or [`KafkaError::Request`] if no broker answers.
 pub async fn create(kafka: &Kafka, topics: &[(&str, i32)], replicas: i32) -> Result<(), KafkaError> {
-    let config = client::client(kafka, "dmp-topics")?;
+    let config = client::admin(kafka, "dmp-topics")?;
     let admin = AdminClient::from_config_and_context(&config, Words::default()).map_err(KafkaError::settings)?;
     let new: Vec<NewTopic<'_>> = topics
         .iter()
@@ -54,7 +54,7 @@ pub async fn create(kafka: &Kafka, topics: &[(&str, i32)], replicas: i32) -> Res
 }
 
 fn wait_blocking(kafka: &Kafka, topics: &[&'static str], within: Duration) -> Result<(), KafkaError> {
-    let config = client::client(kafka, "dmp-topics")?;
+    let config = client::admin(kafka, "dmp-topics")?;
     let started = Instant::now();
     let consumer: BaseConsumer<LoggedConsumer> =
         BaseConsumer::from_config_and_context(&config, LoggedConsumer(Words::default()))
