@@ -5,6 +5,7 @@
 mod child;
 mod clock;
 mod copies;
+mod disk;
 pub mod embedded;
 mod faults;
 mod faulty_store;
@@ -21,5 +22,6 @@ mod run;
 mod up;
 
 pub use child::{child_process, janitor};
+pub use disk::room_for;
 pub use run::run;
 pub use up::{Endpoints, up};

@@ -123,6 +123,21 @@ pub enum RunError {
         /// The hard limit.
         limit: u64,
     },
+    /// Too little space is free where files of the run are to go.
+    #[error(
+        "{directory} has {} MiB free, and a run needs at least {} MiB there: make room, or take another directory (--out \
+         for results, TMPDIR for temporary files)",
+        free >> 20,
+        needed >> 20
+    )]
+    NoRoom {
+        /// Where.
+        directory: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
     /// The directory of the run's files cannot be written.
     #[error("writing to {path}")]
     Output {

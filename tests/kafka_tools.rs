@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Up, eventually};
+use common::{Up, eventually, not_run};
 
 const DEVICE: &str = "7c0e31d4-0000-5000-8000-000000000000";
 const SESSION: &str = "7c0e31d4-0000-4000-8000-000000000001";
@@ -91,8 +91,7 @@ impl Tools {
     fn find() -> Option<Tools> {
         let found = std::env::var("FLEETPROOF_KAFKA_TOOLS").ok();
         if found.is_none() {
-            assert!(std::env::var_os("CI").is_none(), "CI must have Kafka's own tools");
-            eprintln!("NOT RUN: FLEETPROOF_KAFKA_TOOLS does not name the directory that .ci/kafka-tools has filled");
+            not_run("FLEETPROOF_KAFKA_TOOLS does not name the directory that .ci/kafka-tools has filled");
         }
         found.map(Tools)
     }

@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use common::{Up, eventually, fleetproof};
+use common::{Up, eventually, fleetproof, nothing_left, processes_of};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -49,21 +49,4 @@ fn an_interrupted_run_says_so_and_exits_with_3() {
     kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGINT).expect("it runs");
     assert_eq!(run.wait().expect("it ends").code(), Some(3));
     eventually("the directory and all processes are gone", GONE_WITHIN, || nothing_left(&directory));
-}
-
-fn nothing_left(directory: &Path) -> bool {
-    !directory.exists() && processes_of(directory).is_empty()
-}
-
-/// Processes whose command line names something in `directory`, the janitor apart.
-fn processes_of(directory: &Path) -> Vec<Pid> {
-    let prefix = format!("{}/", directory.display());
-    let entries = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
-    let of_run = |entry: std::fs::DirEntry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let named = command.split(|&byte| byte == 0).any(|argument| argument.starts_with(prefix.as_bytes()));
-        named.then(|| Pid::from_raw(pid))
-    };
-    entries.filter_map(of_run).collect()
 }

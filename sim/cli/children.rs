@@ -14,7 +14,9 @@ pub(super) fn bug_names() -> Vec<&'static str> {
 /// A bridge or registry; its log goes to standard error, which the parent has turned into a file.
 pub(super) fn child_process(config: &Path, sabotage: Option<&str>) -> Exit {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
+    // Else a log that cannot be written is told on standard error, which is the same file, and that panics.
+    logging.log_internal_errors(false).init();
     let ended = plant(sabotage).and_then(|()| runtime()?.block_on(live::child_process(config)));
     match ended {
         Ok(()) => Exit::Pass,

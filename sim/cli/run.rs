@@ -1,11 +1,6 @@
 //! `fleetproof run`: a scenario and options in, a verdict, a summary and a file out.
 
-use std::{
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-    sync::Mutex,
-};
+use std::{fs::File, io, path::Path, sync::Mutex};
 
 use super::{Exit, RunArgs, Target, chain, runtime, scenario};
 use crate::{
@@ -26,9 +21,9 @@ pub(super) fn run(args: &RunArgs) -> Exit {
     };
     let options = match options(args, &scenario) {
         Ok(options) => options,
-        Err((path, error)) => {
-            eprintln!("error: writing to {}: {error}", path.display());
-            return Exit::Usage;
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            return of_error(&error);
         }
     };
     let out = options.out.clone();
@@ -73,15 +68,21 @@ fn told(outcome: &RunOutcome, out: &Path, quiet: bool) -> Exit {
 fn of_error(error: &RunError) -> Exit {
     match error {
         RunError::Unsupported { .. } | RunError::OpenFiles { .. } | RunError::Output { .. } => Exit::Usage,
-        RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
+        RunError::NoRoom { .. } | RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
     }
 }
 
-fn options(args: &RunArgs, scenario: &Scenario) -> Result<RunOptions, (PathBuf, io::Error)> {
+fn options(args: &RunArgs, scenario: &Scenario) -> Result<RunOptions, RunError> {
+    // Before the directory of the run is made: a refused run leaves none.
+    crate::live::room_for(&args.out)?;
+    let unwritable = |path: &Path| {
+        let path = path.to_owned();
+        |source| RunError::Output { path, source }
+    };
     let out = report::directory(&args.out, &scenario.name, scenario.seed, jiff::Timestamp::now())
-        .map_err(|error| (args.out.clone(), error))?;
-    log_to(&out.join("harness.log")).map_err(|error| (out.clone(), error))?;
-    let binary = std::env::current_exe().map_err(|error| (PathBuf::from("/proc/self/exe"), error))?;
+        .map_err(unwritable(&args.out))?;
+    log_to(&out.join("harness.log")).map_err(unwritable(&out))?;
+    let binary = std::env::current_exe().map_err(|error| RunError::Harness(error.into()))?;
     let sabotage = args.sabotage().map(str::to_owned);
     Ok(RunOptions { out, binary, sabotage, reproduce: reproduce(args, scenario.seed) })
 }
@@ -112,7 +113,9 @@ fn quoted(word: &str) -> String {
 fn log_to(path: &Path) -> io::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| LOG_FILTER.into());
     let file = Mutex::new(File::create(path)?);
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file);
+    // A line that does not fit on a full disk is not worth a line on standard error each.
+    let logging =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).log_internal_errors(false).with_writer(file);
     // Only a second logger in one process is refused, which happens in tests.
     let _set_already = logging.try_init();
     Ok(())

@@ -21,7 +21,9 @@ pub(super) fn up(args: &UpArgs) -> Exit {
     };
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "warn,rumqttd=off".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Else a standard error that is gone, or full, is told on standard error, and that panics.
+    logging.log_internal_errors(false).init();
     let ended = std::env::current_exe().map_err(|error| RunError::Harness(error.into())).and_then(|binary| {
         let runtime = runtime().map_err(|error| RunError::Harness(error.into()))?;
         runtime.block_on(live::up(scenario, binary, |endpoints| print(&shown(endpoints))))

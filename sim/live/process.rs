@@ -135,6 +135,8 @@ impl Processes {
 
     /// Tells all children to drain and end: bridges first, so that the registries get what they still send.
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
+        // One that has ended by itself takes no order; its watcher has told.
+        self.running.retain(|_, running| !running.ended.is_finished());
         for part in [Part::Bridge, Part::Registry] {
             for running in self.running.values() {
                 running.meant.store(true, Ordering::Relaxed);

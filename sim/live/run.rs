@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     clock::RunClock,
+    disk,
     embedded::Embedded,
     faults::Breaker,
     fleet::Fleet,
@@ -66,6 +67,7 @@ pub async fn run(
             .map_err(|reason| RunError::Unsupported { fault: fault.kind.key(), reason: reason.to_owned() })?;
     }
     limits::allow_open_files(&scenario)?;
+    disk::room_for(&options.out)?;
     let running = Run::start(scenario, options);
     let whole = async {
         let run = running.await?;
@@ -179,12 +181,17 @@ impl Run {
     }
 
     async fn carry_out(mut self) -> Result<RunOutcome, RunError> {
-        let driven = self.drive().await;
-        let took = self.clock.at();
-        let ended = match driven {
-            Ok(()) => self.end().await,
-            Err(error) => Err(error),
+        let written_to = [self.target.directory().to_owned(), self.options.out.clone()];
+        let driven = tokio::select! {
+            driven = self.drive() => driven,
+            full = disk::ran_full(written_to) => Err(full.into()),
         };
+        if let Err(error) = driven {
+            // What was seen until then is judged, and told: a violated invariant stands.
+            self.journal.enter(What::Broken(format!("{error:#}").into())).await;
+        }
+        let took = self.clock.at();
+        let ended = self.end().await;
         let Run {
             scenario,
             options,

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     clock::RunClock,
+    disk,
     embedded::Embedded,
     journal::Journal,
     process::{Processes, all_processes},
@@ -34,6 +35,7 @@ pub struct Endpoints {
 /// [`RunError::Target`] if something does not start, or a process ends by itself.
 pub async fn up(scenario: Scenario, binary: PathBuf, ready: impl FnOnce(&Endpoints)) -> Result<(), RunError> {
     let interrupted = dmp_service::program::signals().map_err(|error| RunError::Harness(error.into()))?;
+    disk::has_room(&std::env::temp_dir())?;
     let stay = async {
         let clock = Arc::new(RunClock::start());
         let (journal, mut entries) = Journal::new(clock);

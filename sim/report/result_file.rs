@@ -50,7 +50,11 @@ pub fn write(directory: &Path, outcome: &RunOutcome) -> io::Result<PathBuf> {
     let (path, unfinished) = (directory.join("result.json"), directory.join("result.json.unfinished"));
     let mut text = serde_json::to_vec_pretty(&ResultFile { format: FORMAT, outcome })?;
     text.push(b'\n');
-    std::fs::write(&unfinished, text)?;
-    std::fs::rename(&unfinished, &path)?;
+    let written = std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, &path));
+    if let Err(error) = written {
+        // What is left of it would only keep a full disk full.
+        let _not_even_begun = std::fs::remove_file(&unfinished);
+        return Err(error);
+    }
     Ok(path)
 }

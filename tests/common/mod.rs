@@ -3,8 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of waits for processes that are real")]
 
 use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -19,6 +19,30 @@ pub fn fleetproof() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleetproof"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     command
+}
+
+/// Says that a test was not run, past the test harness, which keeps what passing tests print. In CI that is a failure.
+pub fn not_run(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI must be able to run this test: {why}");
+    let _stderr_closed = writeln!(std::io::stderr(), "NOT RUN: {why}");
+}
+
+/// Whether nothing is left of the run in `directory`: neither a file nor a process.
+pub fn nothing_left(directory: &Path) -> bool {
+    !directory.exists() && processes_of(directory).is_empty()
+}
+
+/// Processes whose command line names something in `directory`, the janitor apart.
+pub fn processes_of(directory: &Path) -> Vec<Pid> {
+    let prefix = format!("{}/", directory.display());
+    let entries = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
+    let of_run = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let named = command.split(|&byte| byte == 0).any(|argument| argument.starts_with(prefix.as_bytes()));
+        named.then(|| Pid::from_raw(pid))
+    };
+    entries.filter_map(of_run).collect()
 }
 
 /// Waits until `condition` holds.
