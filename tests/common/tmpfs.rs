@@ -1,4 +1,5 @@
 //! A small file system of its own, for tests that need a disk to be full or read-only.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::{
     fs::File,
