@@ -30,7 +30,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use bound::bound;
+pub use bound::{bound, reonboarding};
 
 use std::{sync::Arc, time::Duration};
 

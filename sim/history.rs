@@ -200,6 +200,8 @@ pub enum Stage {
 pub struct Publish {
     /// Its device.
     pub device: DeviceIndex,
+    /// The RAE that says it.
+    pub rae: RaeIndex,
     /// Its version.
     pub version: Version,
     /// Whether it is a snapshot.

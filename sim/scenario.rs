@@ -7,7 +7,7 @@ mod fault;
 pub mod parse;
 pub mod quantity;
 
-pub use fault::{Fault, FaultKind, Part, PoisonKind};
+pub use fault::{Fault, FaultKind, OldRae, Part, PoisonKind};
 pub use parse::{Override, ScenarioError};
 
 use std::time::Duration;
@@ -68,6 +68,9 @@ pub struct Fleet {
     pub qos: Qos,
     /// New MQTT connections per second while the fleet connects.
     pub connects_per_s: u32,
+    /// Each RAE's wall clock is wrong by a random amount within plus and minus this; `None`: all are right.
+    #[serde(serialize_with = "as_text_or_none", skip_serializing_if = "Option::is_none")]
+    pub clock_offset: Option<Duration>,
 }
 
 /// The reference pipeline.

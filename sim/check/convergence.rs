@@ -9,12 +9,12 @@ use dmp_core::event::{AttributeName, Body};
 
 use super::{
     bound::bound,
-    model::{Difference, Life, Models, Step, difference},
+    model::{Difference, Life, Models, SessionLife, Step, difference},
     tally::Tally,
     verdict::{CheckId, CheckResult, Outcome},
 };
 use crate::{
-    fleet::plan::{ChangeNumber, DeviceIndex},
+    fleet::plan::{ChangeNumber, DeviceIndex, RaeIndex},
     history::{Entry, Read, Stage, What},
 };
 
@@ -102,16 +102,22 @@ impl Convergence {
 fn witness(models: &Models, device: DeviceIndex, at: Duration) -> String {
     let planned = models.clock.in_plan(at);
     let change = planned.map_or(ChangeNumber(0), |planned| models.plan.change_at(device, planned));
-    let wrong = match difference(&models.plan, &models.rows, device, planned) {
+    let wrong = match difference(&models.plan, &models.rows, &models.ledger, device, planned) {
         None => "is right again".to_owned(),
         Some(Difference::NotShown) => "is not shown".to_owned(),
         Some(Difference::TooEarly) => "is shown before it exists".to_owned(),
-        Some(Difference::Rae) => "is shown under another RAE".to_owned(),
+        Some(Difference::Rae) => under_another_rae(models, device, change),
         Some(Difference::Missing(name)) => format!("lacks {name}"),
         Some(Difference::TooMuch(name)) => format!("shows {name}, which it does not have"),
         Some(Difference::Other(name)) => format!("shows another {name}{}", shown(models, device, &name)),
     };
     format!("device {} after change {} {wrong}: {}", models.id(device), change.0, blame(models, device, change))
+}
+
+fn under_another_rae(models: &Models, device: DeviceIndex, change: ChangeNumber) -> String {
+    let serial = |rae: RaeIndex| models.plan.raes[rae.0 as usize].serial.to_string();
+    let shown = models.rows.device(device).rae.map_or("a RAE that nobody has".to_owned(), serial);
+    format!("is on {} and shown under {shown}", serial(models.plan.home(device, change)))
 }
 
 fn shown(models: &Models, device: DeviceIndex, name: &AttributeName) -> String {
@@ -134,6 +140,9 @@ fn blame(models: &Models, device: DeviceIndex, change: ChangeNumber) -> String {
         return format!(
             "stuck: record {partition}/{offset} lies beyond the committed offset {committed}; the registry should act"
         );
+    }
+    if let Some(dead) = outvoted(models, device, change) {
+        return dead;
     }
     let intended = models.clock.in_run(models.plan.intended(device, change));
     let sessions = models.ledger.sessions(device);
@@ -160,4 +169,24 @@ fn blame(models: &Models, device: DeviceIndex, change: ChangeNumber) -> String {
         }
         Some(_) => "stuck: the newest event is in the agent's outbox; the agent should act".to_owned(),
     }
+}
+
+/// A session that is over has a higher version than the living one, so that nothing the living one says is shown.
+fn outvoted(models: &Models, device: DeviceIndex, change: ChangeNumber) -> Option<String> {
+    let floor = models.rows.device(device).floor?;
+    let sessions = models.ledger.sessions(device);
+    let home = models.plan.home(device, change);
+    let living = sessions.iter().rfind(|session| session.rae == home)?;
+    let dead = sessions.iter().find(|session| session.session == floor.session)?;
+    let serial = |session: &SessionLife| &models.plan.raes[session.rae.0 as usize].serial;
+    ((living.epoch, living.session) < (dead.epoch, dead.session)).then(|| {
+        format!(
+            "stuck: its session on {} (epoch {}) loses to one of {} that is over (epoch {}); the registry should ask for a \
+             new session, and the agent should open it",
+            serial(living),
+            living.epoch,
+            serial(dead),
+            dead.epoch
+        )
+    })
 }

@@ -25,7 +25,7 @@ use dmp_core::{
 
 pub(super) use compare::{Gap, GapKind};
 pub(super) use fate::{Fate, Fates, ON_ITS_WAY};
-pub(super) use ledger::{Ledger, Life, Mark};
+pub(super) use ledger::{Ledger, Life, Mark, SessionLife};
 pub(super) use log::{Log, Offered};
 pub(super) use rows::{Digest, Fell, RowChange, Rows};
 pub(super) use timeline::brief;
@@ -230,8 +230,7 @@ impl Models {
             What::RowGone { device, name } => return self.row_gone(*device, name, at),
             What::Floor { device, version, rae } => {
                 let Some(index) = self.plan.device(*device) else { return Step::Foreign(*device) };
-                let right = self.plan.raes[self.plan.devices[index.0 as usize].rae.0 as usize].serial == *rae;
-                let fell = self.rows.floor(index, *version, right, at);
+                let fell = self.rows.floor(index, *version, self.plan.rae(rae), at);
                 return Step::Floor { device: index, fell, offered: self.log.offers_floor(index, *version) };
             }
             What::DeviceGone(device) => {
@@ -370,7 +369,7 @@ impl Models {
             touched.iter().flat_map(|&device| compare::gaps(device, self.log.device(device), &self.rows)).collect();
         let gaps = self.log.untold(gaps);
         let planned = self.clock.in_plan(at);
-        self.truth.read(&self.plan, &self.rows, &mut touched, planned, at);
+        self.truth.read(&self.plan, &self.rows, &self.ledger, &mut touched, planned, at);
         Step::Read { records, gaps }
     }
 }

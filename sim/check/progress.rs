@@ -148,6 +148,11 @@ fn holds(scenario: &Scenario, fault: usize) -> bool {
         | FaultKind::DelayedTails { .. }
         | FaultKind::Poison { .. }
         | FaultKind::Reboot { .. }
+        | FaultKind::Wipe { .. }
+        | FaultKind::Gone { .. }
+        | FaultKind::ClockStep { .. }
+        | FaultKind::ClockDrift { .. }
+        | FaultKind::Move { .. }
         | FaultKind::Flapping { .. }
         | FaultKind::Disconnect { .. }
         | FaultKind::CutLink { .. }

@@ -15,8 +15,8 @@ use super::{
     verdict::{CheckId, Class, Outcome, Verdict, verdict},
 };
 use crate::{
-    fleet::plan::DeviceIndex,
-    history::{Copy, PayloadHash, Stage, What},
+    fleet::plan::{DeviceIndex, RaeIndex},
+    history::{Copy, Entry, PayloadHash, Stage, What},
 };
 use story::{BRIDGE, QUIET, REGISTRY, Sent, Story};
 
@@ -600,6 +600,56 @@ fn the_bound_of_convergence_is_the_scenario_s_own_or_grows_with_its_settings() {
     computed.fleet.snapshot_every *= 10;
     assert!(bound(&computed) > short + Duration::from_secs(18));
     assert!(short > Duration::from_secs(5));
+}
+
+#[test]
+fn the_bound_grows_by_three_snapshot_periods_where_epochs_can_be_upset() {
+    let with = |text: &str| {
+        let mut scenario = (*Story::of(&QUIET.replace("raes = 2", text)).scenario).clone();
+        scenario.checks.converged_within = None;
+        bound(&scenario)
+    };
+    let (calm, periods) = (with("raes = 2"), Duration::from_millis(7_200));
+    assert_eq!(with("raes = 2\nclock_offset = \"2h\""), calm + periods);
+    let faulty = |fault: &str| {
+        let mut scenario = (*Story::of(&format!("{QUIET}[[fault]]\nat = \"1s\"\n{fault}\n")).scenario).clone();
+        scenario.checks.converged_within = None;
+        bound(&scenario)
+    };
+    assert_eq!(faulty("wipe = { share = 0.5, down = \"1s\" }"), calm + periods);
+    assert_eq!(faulty("move = { share = 0.5, over = \"2s\" }"), calm + periods);
+    assert_eq!(faulty("clock_step = { share = 0.5, by = \"-3h\" }"), calm + periods);
+    assert_eq!(faulty("reboot = { share = 0.5, down = \"1s\" }"), calm);
+}
+
+#[test]
+fn an_event_in_the_outbox_of_a_rae_that_is_gone_is_lost_with_it() {
+    let gone = format!("{QUIET}[[fault]]\nat = \"9s\"\ngone = {{ share = 1.0 }}\n");
+    for (text, lost) in [(gone.as_str(), true), (QUIET, false)] {
+        let mut story = Story::begun_of(text);
+        story.lives_until(Duration::from_secs(3));
+        let unsaid = story.snapshot(FIRST, story.plan.change_at(FIRST, Duration::from_secs(3)).0);
+        story.enter(What::Recorded(unsaid.publish));
+        story.lives_on_to_the_end();
+        let result = story.result(CheckId::C15);
+        assert_eq!(result.figure.contains("1 lost with a RAE that is gone"), lost, "{}", result.figure);
+        assert_eq!(result.outcome == Outcome::Pass, lost, "{:?}", result.outcome);
+    }
+}
+
+#[test]
+fn what_one_rae_says_of_a_device_is_not_overtaken_by_what_another_says() {
+    for (rae, overtaken) in [(RaeIndex(1), false), (RaeIndex(0), true)] {
+        let mut story = Story::healthy();
+        let mut unsaid = story.snapshot(FIRST, 0).publish;
+        unsaid.version.session.0 = uuid::Uuid::from_u128(9);
+        unsaid.rae = rae;
+        // Opened before the device's other session, and still talking late in the load.
+        story.entries.insert(0, Entry { at: Duration::from_secs(9), what: What::Recorded(unsaid) });
+        let result = story.result(CheckId::C15);
+        assert_eq!(result.figure.contains("1 vanished"), overtaken, "{}", result.figure);
+        assert_eq!(result.figure.contains("1 in flight"), !overtaken, "{}", result.figure);
+    }
 }
 
 #[test]

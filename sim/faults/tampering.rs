@@ -110,6 +110,11 @@ impl Tampering {
             FaultKind::DelayedTails { .. }
             | FaultKind::Poison { .. }
             | FaultKind::Reboot { .. }
+            | FaultKind::Wipe { .. }
+            | FaultKind::Gone { .. }
+            | FaultKind::ClockStep { .. }
+            | FaultKind::ClockDrift { .. }
+            | FaultKind::Move { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. }
             | FaultKind::Kill { .. }
@@ -141,6 +146,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::fleet::plan::RaeIndex;
 
     #[test]
     fn a_held_tail_stays_whole_while_another_fault_repeats_messages() {
@@ -160,7 +166,7 @@ delayed_tails = { share = 1.0, delay = \"3s\", lasts = \"5s\" }
         let session = Session(Uuid::from_u128(7));
         let publish = |seq| {
             let version = Version { epoch: Epoch::FIRST, session, seq: Seq::try_from(seq).expect("in range") };
-            Publish { device: DeviceIndex(3), version, snapshot: false }
+            Publish { device: DeviceIndex(3), rae: RaeIndex(1), version, snapshot: false }
         };
         let mut held = None;
         let until: Vec<_> =

@@ -7,6 +7,8 @@ use std::{
 
 use dmp_core::time::{Mono, Now, Wall};
 
+use crate::fleet::plan::RaeClock;
+
 /// Time since the begin of the run, and where in it the load begins.
 #[derive(Debug)]
 pub(super) struct RunClock {
@@ -27,11 +29,12 @@ impl RunClock {
         self.began.elapsed()
     }
 
-    /// What a core gets as now.
+    /// What a core gets as now on a RAE with this wall clock.
     #[must_use]
-    pub(super) fn now(&self) -> Now {
+    pub(super) fn now(&self, clock: &RaeClock) -> Now {
         let mono = Mono(u64::try_from(self.at().as_nanos()).expect("a run ends within 500 years"));
-        Now { mono, wall: wall() }
+        let ahead = clock.ahead(self.in_load());
+        Now { mono, wall: Wall(wall().0.saturating_add(ahead.millis())) }
     }
 
     /// Marks the begin of the load, `at` from the begin of the run; only the first call counts.

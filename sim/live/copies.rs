@@ -95,12 +95,12 @@ mod tests {
     use dmp_core::id::{Epoch, Seq, Session, Version};
 
     use super::*;
-    use crate::fleet::plan::DeviceIndex;
+    use crate::fleet::plan::{DeviceIndex, RaeIndex};
 
     fn copy(number: u64) -> (Publish, Publication) {
         let session = Session(uuid::Uuid::from_u128(1));
         let version = Version { epoch: Epoch::FIRST, session, seq: Seq::try_from(number).unwrap() };
-        let publish = Publish { device: DeviceIndex(0), version, snapshot: false };
+        let publish = Publish { device: DeviceIndex(0), rae: RaeIndex(0), version, snapshot: false };
         let payload = number.to_string().into();
         (publish, Publication { topic: "t".into(), payload, qos: Qos::AtLeastOnce, retain: false })
     }

@@ -83,6 +83,11 @@ impl Embedded {
             | FaultKind::DelayedTails { .. }
             | FaultKind::Poison { .. }
             | FaultKind::Reboot { .. }
+            | FaultKind::Wipe { .. }
+            | FaultKind::Gone { .. }
+            | FaultKind::ClockStep { .. }
+            | FaultKind::ClockDrift { .. }
+            | FaultKind::Move { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. } => Ok(()),
             // Bridge and registry are children of this process.

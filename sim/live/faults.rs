@@ -10,9 +10,9 @@ use super::{
     process::Processes, proxy::Pace, rae::Order,
 };
 use crate::{
-    fleet::plan::Plan,
+    fleet::plan::{Plan, power_off_after},
     history::Process,
-    scenario::{FaultKind, Part, Scenario},
+    scenario::{FaultKind, OldRae, Part, Scenario},
 };
 
 /// What faults act on.
@@ -42,13 +42,23 @@ impl Breaker {
             | FaultKind::Qos0Loss { .. }
             | FaultKind::Duplicates { .. }
             | FaultKind::DelayedTails { .. }
-            | FaultKind::Flapping { .. } => {}
+            | FaultKind::Flapping { .. }
+            | FaultKind::ClockStep { .. }
+            | FaultKind::ClockDrift { .. }
+            | FaultKind::Move { old: OldRae::Up, .. } => {}
             FaultKind::Poison { kind, messages, lasts } => {
                 let (seed, plan) = (world.scenario.seed, world.plan.clone());
                 let (dialer, journal) = (world.dialer.clone(), world.journal.clone());
                 self.tasks.spawn(Poisoner { seed, fault, kind, messages, lasts, plan, dialer, journal }.run());
             }
             FaultKind::Reboot { share, down } => world.fleet.order(fault, share, Order::Reboot(down)).await,
+            FaultKind::Wipe { share, down } => world.fleet.order(fault, share, Order::Wipe(down)).await,
+            FaultKind::Gone { share } => world.fleet.order(fault, share, Order::Gone).await,
+            // That its devices move is planned.
+            ref kind @ FaultKind::Move { share, over, old: OldRae::Down, .. } => {
+                let order = Order::BreakDown(power_off_after(over), kind.lasts());
+                world.fleet.order(fault, share, order).await;
+            }
             FaultKind::Disconnect { share, lasts } => {
                 world.fleet.order(fault, share, Order::Disconnect(lasts)).await;
             }
@@ -102,6 +112,11 @@ impl Breaker {
             | FaultKind::DelayedTails { .. }
             | FaultKind::Poison { .. }
             | FaultKind::Reboot { .. }
+            | FaultKind::Wipe { .. }
+            | FaultKind::Gone { .. }
+            | FaultKind::ClockStep { .. }
+            | FaultKind::ClockDrift { .. }
+            | FaultKind::Move { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. }
             | FaultKind::StageFailure { .. } => Ok(()),

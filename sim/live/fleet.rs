@@ -18,9 +18,8 @@ use super::{
 };
 use crate::{
     faults::Tampering,
-    fleet::plan::{Plan, RaeIndex},
+    fleet::plan::{Plan, RaeIndex, hits},
     history::What,
-    random::chosen,
     scenario::Scenario,
 };
 
@@ -90,9 +89,8 @@ impl Fleet {
 
     /// Gives `order` to the share of RAEs that fault number `fault` hits.
     pub(super) async fn order(&self, fault: usize, share: f64, order: Order) {
-        let name = format!("fault {fault}");
         for (rae, orders) in (0..).zip(&self.orders) {
-            if chosen(self.shared.scenario.seed, &name, rae, share) {
+            if hits(self.shared.scenario.seed, fault, rae, share) {
                 // A RAE that has ended has failed the run by its own panic, found in `stop`.
                 let _ended = orders.send(order).await;
             }

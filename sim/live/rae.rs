@@ -8,6 +8,8 @@ mod agent;
 mod devices;
 mod power;
 mod publish;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +21,7 @@ use dmp_core::{
     agent::{Agent, Saved},
     core::{ConnectionId, Core},
     id::{Device, Epoch, Version},
+    time::Now,
 };
 use dmp_service::mqtt::{Client, Dialer};
 use tokio::sync::{mpsc, watch};
@@ -50,6 +53,12 @@ pub(super) struct Shared {
 pub(super) enum Order {
     /// Power off, and on again after this time, disk intact.
     Reboot(Duration),
+    /// Power off, and on again after this time, disk empty.
+    Wipe(Duration),
+    /// No network from now on, power off after the first time, and both back after the second.
+    BreakDown(Duration, Duration),
+    /// Power off for ever.
+    Gone,
     /// The connection breaks and cannot be made for this time.
     Disconnect(Duration),
     /// Finish, and say "offline".
@@ -67,16 +76,19 @@ pub(super) struct LiveRae {
     agent: Option<Agent>,
     /// How often it was powered on; part of the seed of its agent.
     boots: u64,
+    power_off_at: Option<Instant>,
     power_on_at: Option<Instant>,
+    /// Whether it is off for ever.
+    gone: bool,
     client: Client,
     connection: Option<ConnectionId>,
     /// Whether the broker has accepted the connection.
     online: bool,
     link_down_until: Option<Instant>,
-    /// What is still to happen on its devices, latest first.
+    /// What is still to happen on the devices that are ever plugged in here, wherever they are, latest first.
     upcoming: Vec<(Duration, DeviceIndex, ChangeNumber)>,
-    /// The last change that happened, per device of the RAE.
-    happened: Vec<ChangeNumber>,
+    /// The last change that happened, of each of these devices.
+    happened: BTreeMap<DeviceIndex, ChangeNumber>,
     copies: Copies,
     /// Sessions whose tail is held back.
     held: BTreeMap<DeviceIndex, HeldTail>,
@@ -88,25 +100,27 @@ pub(super) struct LiveRae {
 
 impl LiveRae {
     pub(super) fn new(shared: Arc<Shared>, index: RaeIndex) -> LiveRae {
-        let devices = shared.plan.raes[index.0 as usize].devices.clone();
-        let changes = devices.clone().flat_map(|device| {
-            let changes = shared.plan.devices[device as usize].changes.iter();
-            (1..).zip(changes).map(move |(number, change)| (change.at, DeviceIndex(device), ChangeNumber(number)))
+        let planned = &shared.plan.raes[index.0 as usize];
+        let changes = planned.ever().flat_map(|device| {
+            let changes = shared.plan.devices[device.0 as usize].changes.iter();
+            (1..).zip(changes).map(move |(number, change)| (change.at, device, ChangeNumber(number)))
         });
         let mut upcoming: Vec<_> = changes.collect();
         upcoming.sort_unstable_by(|a, b| b.cmp(a));
         // A canary knows its last boot: it makes one connection, as short-lived clients do, and asks nothing first.
-        let boot = shared.plan.raes[index.0 as usize].stay.map(|_| Epoch::FIRST);
+        let boot = planned.stay.map(|_| Epoch::FIRST);
         let disk = Saved { boot, ..Saved::default() };
         LiveRae {
             client: Client::new(shared.dialer.clone()),
-            happened: vec![ChangeNumber(0); devices.len()],
+            happened: planned.ever().map(|device| (device, ChangeNumber(0))).collect(),
             shared,
             index,
             disk,
             agent: None,
             boots: 0,
+            power_off_at: None,
             power_on_at: None,
+            gone: false,
             connection: None,
             online: false,
             link_down_until: None,
@@ -154,22 +168,24 @@ impl LiveRae {
         let agent = self.agent.as_ref().and_then(Core::deadline).map(|mono| clock.instant(mono));
         let copies = self.copies.due().filter(|_| self.online);
         let copies = copies.and_then(|at| clock.instant_of_load(at));
-        [change, agent, copies, self.power_on_at].into_iter().flatten().min()
+        [change, agent, copies, self.power_off_at, self.power_on_at].into_iter().flatten().min()
     }
 
     fn tick(&mut self, load_begun: bool) {
-        if self.power_on_at.is_some_and(|at| Instant::now() >= at) {
-            self.power_on_at = None;
-            self.power_on();
-        }
+        self.power();
         if load_begun {
             self.changes();
         }
         self.send_copies();
-        let now = self.shared.clock.now();
+        let now = self.now();
         if self.agent.as_ref().and_then(Core::deadline).is_some_and(|deadline| deadline <= now.mono) {
             self.step(None);
         }
+    }
+
+    /// Both clocks of the RAE.
+    fn now(&self) -> Now {
+        self.shared.clock.now(&self.shared.plan.raes[self.index.0 as usize].clock)
     }
 }
 

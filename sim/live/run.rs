@@ -321,10 +321,11 @@ impl Run {
     }
 
     /// Waits until a read that began in settle shows every row equal to its device, until `bound` is over, or until
-    /// nothing has moved for so long that nothing will: a snapshot period and the time to drain.
+    /// nothing has moved for so long that nothing will: a snapshot period, the time to drain, and for a device that lost
+    /// to a dead session of its own the time to be onboarded again.
     async fn settled(&self, standing: &watch::Receiver<Standing>, bound: Duration) {
         let (began, reads) = (self.clock.at(), standing.borrow().checks.reads);
-        let still = again(&self.scenario) + DRAINED_WITHIN;
+        let still = again(&self.scenario) + DRAINED_WITHIN + check::reonboarding(&self.scenario);
         let mut ticks = tokio::time::interval(TELL_EVERY);
         loop {
             ticks.tick().await;

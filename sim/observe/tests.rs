@@ -10,7 +10,7 @@ use dmp_core::{
 
 use super::FiguresFold;
 use crate::{
-    fleet::plan::{DeviceIndex, Plan},
+    fleet::plan::{DeviceIndex, Plan, RaeIndex},
     history::{Appended, Copy, Entry, Gauge, PayloadHash, Process, Publish, Stage, What},
     scenario::{Part, Scenario},
 };
@@ -150,7 +150,7 @@ fn lag_is_given_in_records_twice_and_in_seconds() {
 #[test]
 fn rates_queues_memory_and_faults_are_kept() {
     let mut run = Run::new();
-    let publish = Publish { device: DEVICE, version: Run::version(1), snapshot: true };
+    let publish = Publish { device: DEVICE, rae: RaeIndex(0), version: Run::version(1), snapshot: true };
     for _ in 0..50 {
         run.enter(2_500, What::Sent(publish, Copy::First, PayloadHash::of(b"")));
     }

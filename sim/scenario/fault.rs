@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::quantity::as_text;
+use super::quantity::{Shift, as_text, as_text_or_none};
 
 /// One fault on the timeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -78,6 +78,52 @@ pub enum FaultKind {
         /// Time without power.
         #[serde(serialize_with = "as_text")]
         down: Duration,
+    },
+    /// This share of RAEs loses power, and its disk with it.
+    Wipe {
+        /// Share of RAEs, 0 to 1.
+        share: f64,
+        /// Time without power.
+        #[serde(serialize_with = "as_text")]
+        down: Duration,
+    },
+    /// This share of RAEs is powered off and never comes back.
+    Gone {
+        /// Share of RAEs, 0 to 1.
+        share: f64,
+    },
+    /// The wall clock of this share of RAEs steps.
+    ClockStep {
+        /// Share of RAEs, 0 to 1.
+        share: f64,
+        /// How far.
+        by: Shift,
+        /// When it steps back; `None` is never.
+        #[serde(serialize_with = "as_text_or_none", skip_serializing_if = "Option::is_none")]
+        lasts: Option<Duration>,
+    },
+    /// The wall clock of this share of RAEs runs at another speed, and keeps what it gained.
+    ClockDrift {
+        /// Share of RAEs, 0 to 1.
+        share: f64,
+        /// Seconds gained per second; negative is lost.
+        rate: f64,
+        /// How long.
+        #[serde(serialize_with = "as_text")]
+        lasts: Duration,
+    },
+    /// This share of devices is unplugged at its RAE and plugged in at another.
+    Move {
+        /// Share of devices, 0 to 1.
+        share: f64,
+        /// Over which time.
+        #[serde(serialize_with = "as_text")]
+        over: Duration,
+        /// What becomes of the RAEs that they leave.
+        old: OldRae,
+        /// For an old RAE that goes down: when it boots, after all have moved. `None` where it stays up.
+        #[serde(serialize_with = "as_text_or_none", skip_serializing_if = "Option::is_none")]
+        back_after: Option<Duration>,
     },
     /// This share of devices is unplugged and plugged in again, again and again.
     Flapping {
@@ -168,6 +214,16 @@ pub enum Part {
     Registry,
 }
 
+/// What becomes of a RAE that devices move away from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OldRae {
+    /// It is there, and notices.
+    Up,
+    /// It loses its network, then its power, all its devices are carried away, and it boots later, not knowing.
+    Down,
+}
+
 /// How a message is poisonous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -192,13 +248,69 @@ impl FaultKind {
             | FaultKind::CutLink { lasts }
             | FaultKind::SlowLink { lasts, .. }
             | FaultKind::ThrottledStore { lasts, .. }
-            | FaultKind::SlowStore { lasts, .. } => *lasts,
+            | FaultKind::SlowStore { lasts, .. }
+            | FaultKind::ClockDrift { lasts, .. } => *lasts,
             FaultKind::Duplicates { delay, lasts, .. } | FaultKind::DelayedTails { delay, lasts, .. } => {
                 *lasts + *delay
             }
-            FaultKind::Reboot { down, .. } => *down,
+            FaultKind::Reboot { down, .. } | FaultKind::Wipe { down, .. } => *down,
             FaultKind::Kill { back_after, .. } => *back_after,
-            FaultKind::StageFailure { .. } => Duration::ZERO,
+            FaultKind::ClockStep { lasts, .. } => lasts.unwrap_or_default(),
+            FaultKind::Move { over, back_after, .. } => *over + back_after.unwrap_or_default(),
+            FaultKind::StageFailure { .. } | FaultKind::Gone { .. } => Duration::ZERO,
+        }
+    }
+
+    /// The share of RAEs that it takes the power of, and with it what is in their memory, if it does.
+    #[must_use]
+    pub fn powers_off(&self) -> Option<f64> {
+        match self {
+            FaultKind::Reboot { share, .. } | FaultKind::Wipe { share, .. } | FaultKind::Gone { share } => Some(*share),
+            FaultKind::Move { share, old: OldRae::Down, .. } => Some(*share),
+            FaultKind::Move { old: OldRae::Up, .. }
+            | FaultKind::ClockStep { .. }
+            | FaultKind::ClockDrift { .. }
+            | FaultKind::MissedUpdates { .. }
+            | FaultKind::Qos0Loss { .. }
+            | FaultKind::Duplicates { .. }
+            | FaultKind::DelayedTails { .. }
+            | FaultKind::Poison { .. }
+            | FaultKind::Flapping { .. }
+            | FaultKind::Disconnect { .. }
+            | FaultKind::Kill { .. }
+            | FaultKind::Pause { .. }
+            | FaultKind::StageFailure { .. }
+            | FaultKind::CutLink { .. }
+            | FaultKind::SlowLink { .. }
+            | FaultKind::ThrottledStore { .. }
+            | FaultKind::SlowStore { .. } => None,
+        }
+    }
+
+    /// Whether it can leave a living session with a lower version than a dead one, so that only feedback heals it.
+    #[must_use]
+    pub fn upsets_epochs(&self) -> bool {
+        match self {
+            FaultKind::Wipe { .. }
+            | FaultKind::ClockStep { .. }
+            | FaultKind::ClockDrift { .. }
+            | FaultKind::Move { .. } => true,
+            FaultKind::Reboot { .. }
+            | FaultKind::Gone { .. }
+            | FaultKind::MissedUpdates { .. }
+            | FaultKind::Qos0Loss { .. }
+            | FaultKind::Duplicates { .. }
+            | FaultKind::DelayedTails { .. }
+            | FaultKind::Poison { .. }
+            | FaultKind::Flapping { .. }
+            | FaultKind::Disconnect { .. }
+            | FaultKind::Kill { .. }
+            | FaultKind::Pause { .. }
+            | FaultKind::StageFailure { .. }
+            | FaultKind::CutLink { .. }
+            | FaultKind::SlowLink { .. }
+            | FaultKind::ThrottledStore { .. }
+            | FaultKind::SlowStore { .. } => false,
         }
     }
 
@@ -212,6 +324,11 @@ impl FaultKind {
             FaultKind::DelayedTails { .. } => "delayed_tails",
             FaultKind::Poison { .. } => "poison",
             FaultKind::Reboot { .. } => "reboot",
+            FaultKind::Wipe { .. } => "wipe",
+            FaultKind::Gone { .. } => "gone",
+            FaultKind::ClockStep { .. } => "clock_step",
+            FaultKind::ClockDrift { .. } => "clock_drift",
+            FaultKind::Move { .. } => "move",
             FaultKind::Flapping { .. } => "flapping",
             FaultKind::Disconnect { .. } => "disconnect",
             FaultKind::Kill { .. } => "kill",

@@ -2,13 +2,79 @@
 //!
 //! No blanks, no fractions, one unit: what is written once can be searched for, compared and set on a command line.
 
-use std::time::Duration;
+use std::{ops::Add, time::Duration};
+
+use serde::{Serialize, Serializer};
 
 /// What a duration looks like, for messages.
 pub const A_DURATION: &str = "a duration such as \"250ms\", \"10s\" or \"5m\"";
 
+/// What a duration with a sign looks like, for messages.
+pub const A_SHIFT: &str = "a duration with or without a minus, such as \"-3h\" or \"250ms\"";
+
 /// What a size looks like, for messages.
 pub const A_SIZE: &str = "a size in bytes such as 930 or \"64KiB\"";
+
+/// A duration with a sign: how far a clock is ahead; behind, where it is negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Shift {
+    micros: i64,
+}
+
+impl Shift {
+    /// So many seconds, to a microsecond; at most 290,000 years.
+    #[must_use]
+    pub fn of_seconds(seconds: f64) -> Shift {
+        Shift { micros: (seconds * 1e6) as i64 }
+    }
+
+    /// In whole milliseconds.
+    #[must_use]
+    pub fn millis(self) -> i64 {
+        self.micros / 1_000
+    }
+
+    /// So far back.
+    #[must_use]
+    pub fn back(by: Duration) -> Shift {
+        Shift { micros: -Shift::from(by).micros }
+    }
+}
+
+impl From<Duration> for Shift {
+    fn from(by: Duration) -> Shift {
+        Shift { micros: i64::try_from(by.as_micros()).unwrap_or(i64::MAX) }
+    }
+}
+
+impl Add for Shift {
+    type Output = Shift;
+    fn add(self, other: Shift) -> Shift {
+        Shift { micros: self.micros.saturating_add(other.micros) }
+    }
+}
+
+impl Serialize for Shift {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&show_shift(*self))
+    }
+}
+
+/// Reads `"-3h"`: a duration, with a minus where it goes back. `None` if it is no such thing.
+#[must_use]
+pub fn parse_shift(text: &str) -> Option<Shift> {
+    match text.strip_prefix('-') {
+        Some(back) => parse_duration(back).map(Shift::back),
+        None => parse_duration(text).map(Shift::from),
+    }
+}
+
+/// Writes a shift so that [`parse_shift`] reads the same again.
+#[must_use]
+pub fn show_shift(shift: Shift) -> String {
+    let sign = if shift.micros < 0 { "-" } else { "" };
+    format!("{sign}{}", show_duration(Duration::from_micros(shift.micros.unsigned_abs())))
+}
 
 /// Reads `"250ms"`: a whole number and `us`, `ms`, `s`, `m` or `h`. `None` if it is no such thing.
 #[must_use]
@@ -67,12 +133,12 @@ pub fn show_whole(number: u64) -> String {
 }
 
 /// `#[serde(serialize_with)]` for a duration: as the scenario file has it.
-pub(super) fn as_text<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&show_duration(*duration))
 }
 
 /// `#[serde(serialize_with)]` for a duration that may be absent.
-pub(super) fn as_text_or_none<S: serde::Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text_or_none<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => as_text(duration, to),
         None => to.serialize_none(),
@@ -100,6 +166,17 @@ mod tests {
     fn a_duration_needs_a_whole_number_and_one_known_unit_without_blanks() {
         for wrong in ["10 s", "10x", "s", "10", "1.5s", "-1s", "", " 10s", "10S", "99999999999999999999s"] {
             assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_shift_that_is_shown_reads_the_same_again_and_takes_one_minus_at_most() {
+        for (text, millis) in [("-3h", -10_800_000), ("5h", 18_000_000), ("-250ms", -250), ("0s", 0)] {
+            let shift = parse_shift(text).expect("a shift");
+            assert_eq!((shift.millis(), show_shift(shift).as_str()), (millis, text));
+        }
+        for wrong in ["--3h", "+3h", "- 3h", "-", "3", "-3 h"] {
+            assert_eq!(parse_shift(wrong), None, "{wrong:?}");
         }
     }
 

@@ -1,14 +1,13 @@
 //! What became of each event of the fleet, once the history has ended: exactly one fate each.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use dmp_core::{core::Qos, id::Version};
 
 use super::{Life, Models, ledger::SessionLife};
 use crate::{
-    fleet::plan::{DeviceIndex, RaeIndex},
+    fleet::plan::{DeviceIndex, RaeIndex, hits},
     history::Stage,
-    random::chosen,
     scenario::FaultKind,
 };
 
@@ -18,6 +17,9 @@ pub(in crate::check) const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// After an orderly end, nothing that was recorded this long before the end of heal is still on its way: an agent needs
 /// its back-off and one turn of its outbox, and has had the whole of settle and verify on top.
 const OVERDUE: Duration = Duration::from_secs(10);
+
+/// A RAE that is to lose its power does so when its task gets its turn.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +38,8 @@ pub(in crate::check) enum Fate {
     Shed,
     /// In the outbox of an agent that restarted: not durable, a snapshot is due instead.
     LostWithRestart,
+    /// In the outbox of a RAE that is gone for ever.
+    LostWithRae,
     /// On its way when the history ended.
     InFlight,
     /// In an agent that was never let in: for the generator to answer for.
@@ -54,7 +58,7 @@ pub(in crate::check) enum Fate {
 
 impl Fate {
     /// Every fate, in the order in which they are told.
-    pub(in crate::check) const ALL: [Fate; 14] = [
+    pub(in crate::check) const ALL: [Fate; 15] = [
         Fate::InLog,
         Fate::Quarantined,
         Fate::DeadLettered,
@@ -62,6 +66,7 @@ impl Fate {
         Fate::LostAtQos0,
         Fate::Shed,
         Fate::LostWithRestart,
+        Fate::LostWithRae,
         Fate::InFlight,
         Fate::NeverOnline,
         Fate::LostByBroker,
@@ -81,6 +86,7 @@ impl Fate {
             Fate::LostAtQos0 => "lost at QoS 0",
             Fate::Shed => "shed",
             Fate::LostWithRestart => "lost with the reboot of its agent",
+            Fate::LostWithRae => "lost with a RAE that is gone",
             Fate::InFlight => "in flight",
             Fate::NeverOnline => "in agents that never came online",
             Fate::LostByBroker => "lost by the MQTT broker",
@@ -125,17 +131,19 @@ impl Models {
     pub(in crate::check) fn fates(&self) -> Fates {
         let mut fates = Fates::default();
         for (device, sessions) in self.ledger.all() {
-            // Backwards, so that it is known whether anything later has gone further.
-            let mut overtaken = false;
+            // Backwards, so that it is known whether anything later from the same RAE has gone further.
+            let mut overtaking: BTreeSet<RaeIndex> = BTreeSet::new();
             for session in sessions.iter().rev() {
                 for (index, life) in session.events.iter().enumerate().rev().filter(|(_, life)| life.recorded.is()) {
-                    let fate = self.fate(device, life, overtaken);
+                    let fate = self.fate(session.rae, life, overtaking.contains(&session.rae));
                     fates.counts[fate as usize] += 1;
                     fates.copies += u64::from(life.copies.saturating_sub(1));
                     if fate >= Fate::LostByBroker {
                         fates.bad.push((device, version(session, index), fate));
                     }
-                    overtaken |= life.in_log() || life.delivered.is() || life.acknowledged.is();
+                    if life.in_log() || life.delivered.is() || life.acknowledged.is() {
+                        overtaking.insert(session.rae);
+                    }
                 }
             }
         }
@@ -143,7 +151,7 @@ impl Models {
         fates
     }
 
-    fn fate(&self, device: DeviceIndex, life: &Life, overtaken: bool) -> Fate {
+    fn fate(&self, rae: RaeIndex, life: &Life, overtaken: bool) -> Fate {
         match () {
             () if life.in_log() && life.withheld() => Fate::Contradiction,
             () if life.in_log() && life.quarantined() => Fate::Quarantined,
@@ -153,17 +161,16 @@ impl Models {
             () if life.withheld() => Fate::Withheld,
             () if life.lost_at_qos0() => Fate::LostAtQos0,
             () if life.shed() => Fate::Shed,
-            () => self.fate_on_the_way(device, life, overtaken),
+            () => self.fate_on_the_way(rae, life, overtaken),
         }
     }
 
     /// The fate of an event that is in no log and that nothing is known to have dropped.
-    fn fate_on_the_way(&self, device: DeviceIndex, life: &Life, overtaken: bool) -> Fate {
+    fn fate_on_the_way(&self, rae: RaeIndex, life: &Life, overtaken: bool) -> Fate {
         let newest = [life.recorded, life.sent, life.acknowledged, life.delivered].into_iter().max();
         let newest = newest.and_then(|moment| moment.get()).unwrap_or_default();
         let gone = overtaken || newest + ON_ITS_WAY < self.clock.now;
         let overdue = self.overdue(life);
-        let rae = self.plan.devices[device.0 as usize].rae;
         let at_qos0 = self.scenario.fleet.qos == Qos::AtMostOnce;
         match () {
             () if !gone => Fate::InFlight,
@@ -173,6 +180,7 @@ impl Models {
             () if life.delivered.is() => Fate::InFlight,
             () if life.acknowledged.is() && self.observable.wire => Fate::LostByBroker,
             () if life.acknowledged.is() => Fate::Vanished,
+            () if self.gone_since(rae, life) => Fate::LostWithRae,
             // Not acknowledged: it waits in the outbox, whose order nothing passes.
             () if !overtaken && !overdue => Fate::InFlight,
             () if self.online[rae.0 as usize].is_none() => Fate::NeverOnline,
@@ -191,13 +199,18 @@ impl Models {
         orderly && self.clock.settle.is_some_and(|settle| recorded + OVERDUE < settle)
     }
 
-    /// Whether a reboot hit this RAE after the event was recorded; canaries are never hit.
+    /// Whether the RAE is gone for ever, and was not when the event was recorded.
+    fn gone_since(&self, rae: RaeIndex, life: &Life) -> bool {
+        let gone = self.plan.raes[rae.0 as usize].gone_at.map(|at| self.clock.in_run(at));
+        gone.is_some_and(|gone| self.clock.now >= gone && life.recorded.get().unwrap_or_default() <= gone + TURN)
+    }
+
+    /// Whether a fault took the power of this RAE after the event was recorded; canaries are never hit.
     fn restarted_since(&self, rae: RaeIndex, life: &Life) -> bool {
         let recorded = life.recorded.get().unwrap_or_default();
         self.faults.windows.iter().any(|&(fault, began, ended)| {
-            let kind = self.scenario.faults.get(fault).map(|fault| &fault.kind);
-            let Some(&FaultKind::Reboot { share, .. }) = kind else { return false };
-            let hit = || chosen(self.scenario.seed, &format!("fault {fault}"), u64::from(rae.0), share);
+            let share = self.scenario.faults.get(fault).and_then(|fault| fault.kind.powers_off());
+            let hit = || share.is_some_and(|share| hits(self.scenario.seed, fault, u64::from(rae.0), share));
             ended.unwrap_or(began) >= recorded && self.plan.raes[rae.0 as usize].stay.is_none() && hit()
         })
     }

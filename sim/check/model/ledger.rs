@@ -10,7 +10,7 @@ use dmp_core::id::{Epoch, Session, Version};
 use uuid::Uuid;
 
 use crate::{
-    fleet::plan::DeviceIndex,
+    fleet::plan::{DeviceIndex, RaeIndex},
     history::{Appended, Copy, PayloadHash, Publish},
 };
 
@@ -130,9 +130,24 @@ impl Life {
 pub(in crate::check) struct SessionLife {
     pub(in crate::check) epoch: Epoch,
     pub(in crate::check) session: Session,
+    /// The RAE that opened it.
+    pub(in crate::check) rae: RaeIndex,
     /// Event of seq n at index n - 1.
     pub(in crate::check) events: Vec<Life>,
     newest_in_log: u64,
+}
+
+impl SessionLife {
+    /// The `rev` of its newest event in the log that has one.
+    pub(in crate::check) fn newest_rev(&self) -> Option<u32> {
+        self.events.iter().rev().filter(|life| life.in_log()).find_map(Life::rev)
+    }
+
+    /// Whether an event was dropped on its way and no snapshot in the log is behind it: its change may never be told.
+    pub(in crate::check) fn misses_a_drop(&self) -> bool {
+        let healed = self.events.iter().rposition(|life| life.in_log() && life.snapshot());
+        self.events[healed.unwrap_or(0)..].iter().any(|life| life.dropped.is())
+    }
 }
 
 /// A message on the wire that is no event of the fleet, or not yet known to be one.
@@ -168,6 +183,12 @@ impl Ledger {
     /// The sessions of a device, oldest first.
     pub(in crate::check) fn sessions(&self, device: DeviceIndex) -> &[SessionLife] {
         &self.devices[device.0 as usize]
+    }
+
+    /// The session of the highest version of a device of which anything is in the log.
+    pub(in crate::check) fn newest_in_log(&self, device: DeviceIndex) -> Option<&SessionLife> {
+        let told = self.sessions(device).iter().filter(|session| session.newest_in_log > 0);
+        told.max_by_key(|session| (session.epoch, session.session))
     }
 
     /// Every device with its sessions.
@@ -303,7 +324,7 @@ impl Ledger {
         let place = match sessions.iter().rposition(|s| s.session == session && s.epoch == epoch) {
             Some(place) => place,
             None => {
-                sessions.push(SessionLife { epoch, session, events: Vec::new(), newest_in_log: 0 });
+                sessions.push(SessionLife { epoch, session, rae: publish.rae, events: Vec::new(), newest_in_log: 0 });
                 self.sessions.insert(session, (publish.device, sessions.len() - 1));
                 sessions.len() - 1
             }

@@ -14,7 +14,7 @@ use dmp_core::{
 };
 
 use super::Source;
-use crate::fleet::plan::DeviceIndex;
+use crate::fleet::plan::{DeviceIndex, RaeIndex};
 
 /// Row changes remembered per device, for timelines.
 const REMEMBERED: usize = 24;
@@ -77,8 +77,8 @@ pub(in crate::check) struct DeviceRows {
     pub(in crate::check) floor: Option<Version>,
     /// The highest floor ever seen.
     pub(in crate::check) highest_floor: Option<Version>,
-    /// Whether it is shown under the RAE of the plan.
-    pub(in crate::check) rae_right: bool,
+    /// The RAE that it is shown under; `None` is none of the plan's.
+    pub(in crate::check) rae: Option<RaeIndex>,
     rows: Vec<Row>,
     pub(super) recent: VecDeque<Seen>,
 }
@@ -172,11 +172,17 @@ impl Rows {
         Some(row.version)
     }
 
-    pub(super) fn floor(&mut self, device: DeviceIndex, version: Version, right: bool, at: Duration) -> Option<Fell> {
+    pub(super) fn floor(
+        &mut self,
+        device: DeviceIndex,
+        version: Version,
+        rae: Option<RaeIndex>,
+        at: Duration,
+    ) -> Option<Fell> {
         let rows = self.touch(device, Seen { at, name: None, version: Some(version) });
         let before = rows.highest_floor;
         rows.floor = Some(version);
-        rows.rae_right = right;
+        rows.rae = rae;
         rows.highest_floor = before.max(Some(version));
         before.filter(|&from| version < from).map(|from| Fell { from, to: version })
     }

@@ -1,10 +1,13 @@
 //! Which devices differ from the plan: kept up with each read, for the devices that changed on either side only.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use dmp_core::event::{AttributeName, CONNECTION, Value};
 
-use super::{Digest, Rows, Source};
+use super::{Digest, Ledger, Rows, Source};
 use crate::fleet::plan::{ATTRIBUTES, ChangeNumber, DeviceIndex, Plan};
 
 /// How a device differs from the plan.
@@ -44,7 +47,8 @@ impl Truth {
         let mut upcoming = Vec::new();
         for (index, device) in (0..).map(DeviceIndex).zip(&plan.devices) {
             let arrives = plan.raes[device.rae.0 as usize].stay.map(|(from, _)| from);
-            upcoming.extend(arrives.into_iter().chain(device.changes.iter().map(|c| c.at)).map(|at| (ms(at), index)));
+            let edges = arrives.into_iter().chain(device.lost_from);
+            upcoming.extend(edges.chain(device.changes.iter().map(|c| c.at)).map(|at| (ms(at), index)));
         }
         upcoming.sort_unstable();
         Truth {
@@ -73,6 +77,7 @@ impl Truth {
         &mut self,
         plan: &Plan,
         rows: &Rows,
+        ledger: &Ledger,
         touched: &mut BTreeSet<DeviceIndex>,
         planned: Option<Duration>,
         at: Duration,
@@ -92,7 +97,7 @@ impl Truth {
         }
         let mut moved = false;
         for &device in touched.iter() {
-            moved |= match difference(plan, rows, device, planned) {
+            moved |= match difference(plan, rows, ledger, device, planned) {
                 Some(_) => self.behind.insert(device),
                 None => self.behind.remove(&device),
             };
@@ -108,6 +113,7 @@ impl Truth {
 pub(in crate::check) fn difference(
     plan: &Plan,
     rows: &Rows,
+    ledger: &Ledger,
     device: DeviceIndex,
     planned: Option<Duration>,
 ) -> Option<Difference> {
@@ -121,6 +127,23 @@ pub(in crate::check) fn difference(
         return Some(Difference::NotShown);
     }
     let change = planned.map_or(ChangeNumber(0), |planned| plan.change_at(device, planned));
+    let different = difference_to(plan, rows, device, change)?;
+    let lost_from = plan.devices[device.0 as usize].lost_from;
+    let lost = lost_from.zip(planned).is_some_and(|(from, planned)| from <= planned);
+    (!lost || !is_as_last_told(plan, rows, ledger, device, change)).then_some(different)
+}
+
+/// Whether the rows of a device whose RAE is gone are as the device was at some moment after the newest one that is in
+/// the log: what it said later may have died with the RAE. Where an event had been dropped before, the snapshot that
+/// would have healed that is not to come: then only what is in the log binds, which is the matter of commit safety.
+fn is_as_last_told(plan: &Plan, rows: &Rows, ledger: &Ledger, device: DeviceIndex, last: ChangeNumber) -> bool {
+    let Some(session) = ledger.newest_in_log(device) else { return false };
+    let agrees = |change| difference_to(plan, rows, device, ChangeNumber(change)).is_none();
+    session.misses_a_drop() || (session.newest_rev().unwrap_or(0)..=last.0).rev().any(agrees)
+}
+
+/// How the rows of a device differ from its record after change number `change`.
+fn difference_to(plan: &Plan, rows: &Rows, device: DeviceIndex, change: ChangeNumber) -> Option<Difference> {
     let planned_names = (0..ATTRIBUTES.len()).find_map(|index| attribute_difference(plan, rows, device, change, index));
     planned_names
         .or_else(|| connection_difference(plan, rows, device, change))
@@ -129,7 +152,7 @@ pub(in crate::check) fn difference(
             let extra = rows.shown(device).find(|(name, _)| !known(name.as_str()));
             extra.map(|(name, _)| Difference::TooMuch(name.clone()))
         })
-        .or_else(|| (!stored.rae_right).then_some(Difference::Rae))
+        .or_else(|| (rows.device(device).rae != Some(plan.home(device, change))).then_some(Difference::Rae))
 }
 
 fn attribute_difference(

@@ -252,7 +252,7 @@ impl Story {
         Sent {
             topic: Topic::State(rae.clone(), session).to_string().into(),
             payload: PayloadHash::of(format!("{version} {snapshot}").as_bytes()),
-            publish: Publish { device, version, snapshot },
+            publish: Publish { device, rae: planned.rae, version, snapshot },
             event: StateEvent { rae, device: planned.id, version, at: Wall::default(), body },
         }
     }

@@ -70,8 +70,8 @@ impl LiveRae {
     pub(super) fn step(&mut self, event: Option<Event>) {
         let mut events = std::collections::VecDeque::from_iter([event]);
         while let Some(event) = events.pop_front() {
+            let (now, mut effects) = (self.now(), Vec::new());
             let Some(agent) = &mut self.agent else { return };
-            let (now, mut effects) = (self.shared.clock.now(), Vec::new());
             match event {
                 Some(event) => agent.handle(now, event, &mut effects),
                 None => agent.wake(now, &mut effects),
@@ -149,6 +149,6 @@ impl LiveRae {
 
     pub(super) fn publish_of(&self, device: Device, version: Version, snapshot: bool) -> Option<Publish> {
         let device = self.shared.plan.device(device)?;
-        Some(Publish { device, version, snapshot })
+        Some(Publish { device, rae: self.index, version, snapshot })
     }
 }

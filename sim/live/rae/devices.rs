@@ -20,21 +20,27 @@ impl LiveRae {
             self.upcoming.pop();
             let lateness = u64::try_from((now - at).as_micros()).unwrap_or(u64::MAX);
             self.shared.lateness_us.fetch_max(lateness, Ordering::Relaxed);
-            let local = self.local(device);
-            self.happened[local] = number;
-            let event = self.event_of(device, number);
-            if self.agent.is_some() {
-                self.step(Some(event));
-            }
+            self.happens(device, number);
         }
     }
 
-    /// What the RAE notices of a change.
-    fn event_of(&self, device: DeviceIndex, number: ChangeNumber) -> Event {
+    pub(super) fn happens(&mut self, device: DeviceIndex, number: ChangeNumber) {
+        self.happened.insert(device, number);
+        let event = self.event_of(device, number);
+        if event.is_some() && self.agent.is_some() {
+            self.step(event);
+        }
+    }
+
+    /// What the RAE notices of a change; nothing of a device that is elsewhere.
+    fn event_of(&self, device: DeviceIndex, number: ChangeNumber) -> Option<Event> {
         let plan = &self.shared.plan;
         let planned = &plan.devices[device.0 as usize];
+        if planned.home(number) != self.index {
+            return None;
+        }
         let hardware = planned.hardware.clone();
-        match planned.changes[number.0 as usize - 1].kind {
+        Some(match planned.changes[number.0 as usize - 1].kind {
             ChangeKind::Attach => Event::Detected { hardware },
             ChangeKind::Detach => Event::Detached { hardware },
             ChangeKind::Update { set, unset } => {
@@ -45,23 +51,20 @@ impl LiveRae {
                     unset: of(unset).map(attribute).collect::<BTreeSet<AttributeName>>(),
                 }
             }
-        }
-    }
-
-    pub(super) fn probe(&self, hardware: &str) -> Probe {
-        let devices = self.shared.plan.raes[self.index.0 as usize].devices.clone().map(DeviceIndex);
-        let mut here = devices.filter(|&device| self.attached(device));
-        let found = here.find(|device| &*self.shared.plan.devices[device.0 as usize].hardware == hardware);
-        found.map_or(Probe::Absent, |device| {
-            Probe::Found(self.shared.plan.record(device, self.happened[self.local(device)]))
         })
     }
 
-    pub(super) fn attached(&self, device: DeviceIndex) -> bool {
-        self.shared.plan.attached(device, self.happened[self.local(device)])
+    pub(super) fn probe(&self, hardware: &str) -> Probe {
+        let found = self.here().find(|&(device, _)| *self.shared.plan.devices[device.0 as usize].hardware == *hardware);
+        found.map_or(Probe::Absent, |(device, change)| Probe::Found(self.shared.plan.record(device, change)))
     }
 
-    fn local(&self, device: DeviceIndex) -> usize {
-        (device.0 - self.shared.plan.raes[self.index.0 as usize].devices.start) as usize
+    /// The devices that are plugged in here now, each with its last change.
+    pub(super) fn here(&self) -> impl Iterator<Item = (DeviceIndex, ChangeNumber)> {
+        let plugged_in = |device: DeviceIndex, change| {
+            let planned = &self.shared.plan.devices[device.0 as usize];
+            planned.home(change) == self.index && planned.attached(change)
+        };
+        self.happened.iter().map(|(&device, &change)| (device, change)).filter(move |&(d, c)| plugged_in(d, c))
     }
 }

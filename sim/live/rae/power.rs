@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use dmp_core::agent::{self, Agent, Event};
+use dmp_core::agent::{self, Agent, Event, Saved};
 
 use super::{LiveRae, Order};
-use crate::fleet::plan::DeviceIndex;
 
 /// Longest drain of a RAE that stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -17,18 +16,37 @@ impl LiveRae {
     pub(super) fn obey(&mut self, order: Order) {
         match order {
             Order::Reboot(down) => {
-                self.agent = None;
-                self.drop_link();
-                self.power_on_at = Some(Instant::now() + down);
+                self.power_off();
+                self.power_on_in(down);
             }
-            Order::Disconnect(lasts) => {
-                self.link_down_until = Some(Instant::now() + lasts);
-                if let Some(connection) = self.drop_link() {
-                    self.step(Some(Event::Disconnected(connection)));
-                }
+            Order::Wipe(down) => {
+                self.power_off();
+                self.disk = Saved::default();
+                self.power_on_in(down);
             }
+            Order::BreakDown(power_off, back) => {
+                self.cut_off(back);
+                self.power_off_at = Some(Instant::now() + power_off);
+                self.power_on_in(back);
+            }
+            Order::Gone => {
+                self.power_off();
+                self.gone = true;
+            }
+            Order::Disconnect(lasts) => self.cut_off(lasts),
             Order::Stop if self.agent.is_some() => self.step(Some(Event::Stop { within: STOP_WITHIN })),
             Order::Stop => self.stopped = true,
+        }
+    }
+
+    /// Powers it off and on when it is time to.
+    pub(super) fn power(&mut self) {
+        let now = Instant::now();
+        if self.power_off_at.take_if(|at| now >= *at).is_some() {
+            self.power_off();
+        }
+        if self.power_on_at.take_if(|at| now >= *at).is_some() && self.agent.is_none() && !self.gone {
+            self.power_on();
         }
     }
 
@@ -39,11 +57,30 @@ impl LiveRae {
         let seed = rand::RngExt::random::<u64>(&mut { seed });
         self.agent = Some(Agent::new(self.config(), self.disk.clone(), seed));
         self.step(Some(Event::Start));
-        for device in shared.plan.raes[self.index.0 as usize].devices.clone().map(DeviceIndex) {
+        let here: Vec<_> = self.here().collect();
+        for (device, _) in here {
             let planned = &shared.plan.devices[device.0 as usize];
-            if !self.disk.devices.contains_key(&planned.id) && self.attached(device) {
+            if !self.disk.devices.contains_key(&planned.id) {
                 self.step(Some(Event::Detected { hardware: planned.hardware.clone() }));
             }
+        }
+    }
+
+    fn power_off(&mut self) {
+        self.agent = None;
+        self.power_off_at = None;
+        self.drop_link();
+    }
+
+    /// Of two faults that hold it down, the one that holds it longer counts.
+    fn power_on_in(&mut self, down: Duration) {
+        self.power_on_at = self.power_on_at.max(Some(Instant::now() + down));
+    }
+
+    fn cut_off(&mut self, lasts: Duration) {
+        self.link_down_until = self.link_down_until.max(Some(Instant::now() + lasts));
+        if let Some(connection) = self.drop_link() {
+            self.step(Some(Event::Disconnected(connection)));
         }
     }
 

@@ -75,6 +75,7 @@ fn fleet(builder: &mut Builder<'_>, raw: Field<RawFleet>) -> Fleet {
         },
         connects_per_s: builder.whole(&table, "connects_per_s", raw.connects_per_s, 1..=2_000, Fallback::Value(400))
             as u32,
+        clock_offset: builder.length_or_none(&table, "clock_offset", raw.clock_offset, MILLISECOND..=DAY),
     };
     let devices = u64::from(fleet.raes) * u64::from(fleet.devices_per_rae);
     if devices > MOST_DEVICES {

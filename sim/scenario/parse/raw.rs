@@ -12,8 +12,8 @@ use serde::{
 use toml::Spanned;
 
 use crate::scenario::{
-    Part, PoisonKind,
-    quantity::{A_DURATION, A_SIZE, parse_duration, parse_size},
+    OldRae, Part, PoisonKind,
+    quantity::{A_DURATION, A_SHIFT, A_SIZE, Shift, parse_duration, parse_shift, parse_size},
 };
 
 /// A key that may be absent, with the place of its value.
@@ -45,6 +45,7 @@ pub(super) struct RawFleet {
     pub(super) record_bytes: Field<Size>,
     pub(super) qos: Field<Whole>,
     pub(super) connects_per_s: Field<Whole>,
+    pub(super) clock_offset: Field<Length>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,7 +113,13 @@ pub(super) struct RawFault {
     pub(super) duplicates: Field<ShareDelayLasts>,
     pub(super) delayed_tails: Field<ShareDelayLasts>,
     pub(super) poison: Field<RawPoison>,
-    pub(super) reboot: Field<RawReboot>,
+    pub(super) reboot: Field<ShareDown>,
+    pub(super) wipe: Field<ShareDown>,
+    pub(super) gone: Field<Share>,
+    pub(super) clock_step: Field<RawClockStep>,
+    pub(super) clock_drift: Field<RawClockDrift>,
+    #[serde(rename = "move")]
+    pub(super) moves: Field<RawMove>,
     pub(super) flapping: Field<RawFlapping>,
     pub(super) disconnect: Field<ShareLasts>,
     pub(super) kill: Field<RawKill>,
@@ -155,9 +162,40 @@ pub(super) struct RawPoison {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawReboot {
+pub(super) struct ShareDown {
     pub(super) share: Field<Number>,
     pub(super) down: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Share {
+    pub(super) share: Field<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClockStep {
+    pub(super) share: Field<Number>,
+    pub(super) by: Field<Signed>,
+    pub(super) lasts: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClockDrift {
+    pub(super) share: Field<Number>,
+    pub(super) rate: Field<Number>,
+    pub(super) lasts: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMove {
+    pub(super) share: Field<Number>,
+    pub(super) over: Field<Length>,
+    pub(super) old: Field<OldRae>,
+    pub(super) back_after: Field<Length>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,6 +262,10 @@ pub(super) struct Number(pub(super) f64);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Length(pub(super) Duration);
 
+/// A duration with a sign: `"-3h"`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signed(pub(super) Shift);
+
 /// A size in bytes: `930` or `"64KiB"`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size(pub(super) i64);
@@ -273,6 +315,22 @@ impl<'de> Deserialize<'de> for Length {
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Length, E> {
                 parse_duration(text).map(Length).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        from.deserialize_any(Read)
+    }
+}
+
+impl<'de> Deserialize<'de> for Signed {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Signed, D::Error> {
+        struct Read;
+        impl Visitor<'_> for Read {
+            type Value = Signed;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(A_SHIFT)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Signed, E> {
+                parse_shift(text).map(Signed).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         from.deserialize_any(Read)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Override, Problem, ScenarioError};
-use crate::scenario::{FaultKind, Part, Scenario};
+use crate::scenario::{FaultKind, OldRae, Part, Scenario, quantity::Shift};
 
 /// A correct scenario, of which each test breaks something. Its lines are counted from 1.
 const CORRECT: &str = r#"# Does the registry catch up after a burst?
@@ -142,6 +142,69 @@ fn a_fault_that_could_do_nothing_or_harm_another_is_refused() {
     refused("burst + 5s", "burst + 9s", 17, "fault[0].at", "the load ends at 15s");
     let pause = "[[fault]]\nat = \"11s\"\npause = { part = \"bridge\", index = 1, lasts = \"1s\" }\n[checks]";
     refused("[checks]", pause, 19, "fault[1].pause", "what fault[0] (`kill`) holds");
+}
+
+/// What the correct scenario's fault is replaced by.
+const KILL: &str = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }";
+
+#[test]
+fn faults_of_raes_their_clocks_and_places_are_read_and_shown_as_a_file_has_them() {
+    let seconds = Duration::from_secs;
+    let (up, down) = (OldRae::Up, OldRae::Down);
+    let kinds = [
+        ("wipe = { down = \"2s\", share = 0.5 }", FaultKind::Wipe { share: 0.5, down: seconds(2) }),
+        ("gone = { share = 0.5 }", FaultKind::Gone { share: 0.5 }),
+        (
+            "clock_step = { by = \"-3h\", share = 0.5 }",
+            FaultKind::ClockStep { share: 0.5, by: Shift::back(seconds(3 * 3600)), lasts: None },
+        ),
+        (
+            "clock_step = { by = \"5h\", lasts = \"2s\", share = 0.5 }",
+            FaultKind::ClockStep { share: 0.5, by: seconds(5 * 3600).into(), lasts: Some(seconds(2)) },
+        ),
+        (
+            "clock_drift = { lasts = \"2s\", rate = -1.5, share = 0.5 }",
+            FaultKind::ClockDrift { share: 0.5, rate: -1.5, lasts: seconds(2) },
+        ),
+        (
+            "move = { old = \"up\", over = \"4s\", share = 0.5 }",
+            FaultKind::Move { share: 0.5, over: seconds(4), old: up, back_after: None },
+        ),
+        (
+            "move = { back_after = \"1s\", old = \"down\", over = \"4s\", share = 0.5 }",
+            FaultKind::Move { share: 0.5, over: seconds(4), old: down, back_after: Some(seconds(1)) },
+        ),
+    ];
+    for (text, kind) in kinds {
+        let scenario = CORRECT.replace(KILL, text).replace("raes = 200", "raes = 200\nclock_offset = \"2h\"");
+        let scenario = Scenario::from_text("test", &scenario, &[], None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((&scenario.faults[0].kind, scenario.faults[0].kind.to_string().as_str()), (&kind, text));
+        assert_eq!(scenario.fleet.clock_offset, Some(seconds(7200)));
+    }
+}
+
+#[test]
+fn a_fault_of_clocks_or_places_that_cannot_be_is_refused_at_its_key() {
+    let one = |fault: &str, key: &str, words: &str| refused(KILL, fault, 18, &format!("fault[0].{key}"), words);
+    one("clock_step = { share = 0.5, by = \"3 h\" }", "clock_step.by", "such as \"-3h\"");
+    one("clock_step = { share = 0.5, by = \"-25h\" }", "clock_step.by", "\"-24h\" to \"24h\"");
+    one("clock_step = { share = 0.5, by = \"0s\" }", "clock_step.by", "would do nothing");
+    one("clock_step = { share = 0.5 }", "clock_step.by", "missing");
+    one("clock_drift = { share = 0.5, rate = 0, lasts = \"2s\" }", "clock_drift.rate", "would do nothing");
+    one("clock_drift = { share = 0.5, rate = 2000, lasts = \"2s\" }", "clock_drift.rate", "-1000 to 1000");
+    one("wipe = { share = 0.5 }", "wipe.down", "missing");
+    one("gone = { share = 0.5, lasts = \"2s\" }", "gone.lasts", "known are `share`");
+    one("move = { share = 0.5, over = \"1s\" }", "move.over", "\"2s\" to");
+    one("move = { share = 0.5, over = \"2s\", old = \"off\" }", "move.old", "known are `up`, `down`");
+    one("move = { share = 0.5, over = \"2s\", old = \"down\" }", "move.back_after", "missing");
+    one("move = { share = 0.5, over = \"2s\", back_after = \"1s\" }", "move.back_after", "old = \"down\"");
+    refused("raes = 200", "clock_offset = \"-2h\"", 4, "fleet.clock_offset", "a duration such as");
+    let moves = CORRECT.replace(KILL, "move = { share = 0.5, over = \"2s\" }");
+    for (raes, words) in [("raes = 1", "at least raes = 2"), ("devices_per_rae = 201", "devices_per_rae = 200 where")] {
+        let problems = problems(&moves.replace("raes = 200", raes), &[]);
+        assert_eq!((problems.len(), problems[0].key.as_str()), (1, "fault[0].move"));
+        assert!(problems[0].to_string().contains(words), "{}", problems[0]);
+    }
 }
 
 #[test]

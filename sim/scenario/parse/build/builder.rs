@@ -12,10 +12,10 @@ use super::WHOLE_FILE;
 use crate::scenario::{
     parse::{
         error::Problem,
-        raw::{AtMost, Field, Length, Number, Size, Whole},
+        raw::{AtMost, Field, Length, Number, Signed, Size, Whole},
         source::Source,
     },
-    quantity::{show_duration, show_whole},
+    quantity::{Shift, show_duration, show_shift, show_whole},
 };
 
 /// Builds values and gathers problems. What it returns beside a problem is of no use but to go on with.
@@ -183,6 +183,18 @@ impl<'s> Builder<'s> {
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
         field.map(|field| self.required_length(table, key, Some(field), range))
+    }
+
+    pub(super) fn required_shift(
+        &mut self,
+        table: &Table,
+        key: &str,
+        field: Field<Signed>,
+        range: RangeInclusive<Shift>,
+    ) -> Shift {
+        let field = field.map(|field| (field.span(), field.into_inner().0));
+        let show = |shift: &Shift| format!("\"{}\"", show_shift(*shift));
+        self.ranged(table, key, field, range, Fallback::Required, show)
     }
 
     pub(super) fn at_most_whole(

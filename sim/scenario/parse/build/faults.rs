@@ -11,15 +11,21 @@ use super::{
     builder::{Builder, Fallback, Table},
 };
 use crate::scenario::{
-    Fault, FaultKind, Part, PoisonKind, Scenario,
+    Fault, FaultKind, OldRae, Part, PoisonKind, Scenario,
     parse::{
         moment::parse_moment,
-        raw::{Field, Number, RawFault, ShareDelayLasts, ShareLasts, Whole},
+        raw::{Field, Number, RawClockDrift, RawClockStep, RawFault, RawMove, ShareDelayLasts, ShareLasts, Whole},
     },
-    quantity::show_duration,
+    quantity::{Shift, show_duration},
 };
 
 const LASTS: RangeInclusive<Duration> = MILLISECOND..=DAY;
+
+/// Seconds that a drifting clock gains per second: what days of a bad clock come to, within a run.
+const DRIFT: RangeInclusive<f64> = -1_000.0..=1_000.0;
+
+/// Devices per RAE where devices move: a RAE takes 1,024, those included that have left it, and who goes where is drawn.
+const DEVICES_THAT_MOVE: u32 = 200;
 
 /// Failures of a stage in a row. From the eighth on the same rows a registry takes them for what breaks its writer, and
 /// rightly puts a good record into quarantine.
@@ -121,6 +127,14 @@ impl Reader<'_, '_> {
             share: reader.share(table, raw.share),
             down: reader.builder.required_length(table, "down", raw.down, LASTS),
         });
+        self.one("wipe", raw.wipe, |reader, table, raw| FaultKind::Wipe {
+            share: reader.share(table, raw.share),
+            down: reader.builder.required_length(table, "down", raw.down, LASTS),
+        });
+        self.one("gone", raw.gone, |reader, table, raw| FaultKind::Gone { share: reader.share(table, raw.share) });
+        self.one("clock_step", raw.clock_step, Self::clock_step);
+        self.one("clock_drift", raw.clock_drift, Self::clock_drift);
+        self.one("move", raw.moves, Self::moves);
         self.one("flapping", raw.flapping, |reader, table, raw| FaultKind::Flapping {
             share: reader.share(table, raw.share),
             every: reader.builder.required_length(table, "every", raw.every, 100 * MILLISECOND..=DAY),
@@ -192,6 +206,67 @@ impl Reader<'_, '_> {
         FaultKind::Qos0Loss { share, lasts }
     }
 
+    fn clock_step(&mut self, table: &Table, raw: RawClockStep) -> FaultKind {
+        let span = raw.by.as_ref().map(Spanned::span);
+        let by = self.builder.required_shift(table, "by", raw.by, Shift::back(DAY)..=DAY.into());
+        if let Some(span) = span.filter(|_| by == Shift::default()) {
+            self.does_nothing(span, table.key("by"), "by = \"-3h\"");
+        }
+        FaultKind::ClockStep {
+            share: self.share(table, raw.share),
+            by,
+            lasts: self.builder.length_or_none(table, "lasts", raw.lasts, LASTS),
+        }
+    }
+
+    fn clock_drift(&mut self, table: &Table, raw: RawClockDrift) -> FaultKind {
+        let span = raw.rate.as_ref().map(Spanned::span);
+        let rate = self.builder.number(table, "rate", raw.rate, DRIFT, Fallback::Required);
+        if let Some(span) = span.filter(|_| rate == 0.0) {
+            self.does_nothing(span, table.key("rate"), "rate = 60, which gains a minute per second");
+        }
+        let lasts = self.builder.required_length(table, "lasts", raw.lasts, LASTS);
+        FaultKind::ClockDrift { share: self.share(table, raw.share), rate, lasts }
+    }
+
+    fn does_nothing(&mut self, span: std::ops::Range<usize>, key: String, instead: &str) {
+        self.builder.refuse(
+            span,
+            key,
+            "the clock stays right: this fault would do nothing",
+            format!("such as {instead}"),
+        );
+    }
+
+    fn moves(&mut self, table: &Table, raw: RawMove) -> FaultKind {
+        let fleet = &self.scenario.fleet;
+        if fleet.raes < 2 {
+            let help = "at least raes = 2 in [fleet]";
+            self.builder.refuse(table.span(), table.key(""), "there is no other RAE to move to", help);
+        }
+        if fleet.devices_per_rae > DEVICES_THAT_MOVE {
+            let what = format!("devices_per_rae = {}: more could gather on a RAE than it takes", fleet.devices_per_rae);
+            let help = format!("at most devices_per_rae = {DEVICES_THAT_MOVE} where devices move");
+            self.builder.refuse(table.span(), table.key(""), what, help);
+        }
+        let old = raw.old.map_or(OldRae::Up, Spanned::into_inner);
+        let back_after = match (old, raw.back_after) {
+            (OldRae::Down, back) => Some(self.builder.required_length(table, "back_after", back, LASTS)),
+            (OldRae::Up, None) => None,
+            (OldRae::Up, Some(back)) => {
+                let what = "an old RAE that stays up does not come back";
+                self.builder.refuse(back.span(), table.key("back_after"), what, "leave it out, or set old = \"down\"");
+                None
+            }
+        };
+        FaultKind::Move {
+            share: self.share(table, raw.share),
+            over: self.builder.required_length(table, "over", raw.over, 2_000 * MILLISECOND..=DAY),
+            old,
+            back_after,
+        }
+    }
+
     fn share_lasts(&mut self, table: &Table, raw: ShareLasts) -> (f64, Duration) {
         (self.share(table, raw.share), self.builder.required_length(table, "lasts", raw.lasts, LASTS))
     }
@@ -260,6 +335,11 @@ fn held(kind: &FaultKind) -> Option<Held> {
         | FaultKind::DelayedTails { .. }
         | FaultKind::Poison { .. }
         | FaultKind::Reboot { .. }
+        | FaultKind::Wipe { .. }
+        | FaultKind::Gone { .. }
+        | FaultKind::ClockStep { .. }
+        | FaultKind::ClockDrift { .. }
+        | FaultKind::Move { .. }
         | FaultKind::Flapping { .. }
         | FaultKind::Disconnect { .. }
         | FaultKind::StageFailure { .. } => None,
