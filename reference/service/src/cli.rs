@@ -3,7 +3,7 @@
 //! Standard output carries one line, the endpoints; logs go to standard error. Exit codes: 0 ended as told, 1 could not
 //! start or go on, 2 wrong usage or configuration.
 
-use std::{future::Future, path::PathBuf, pin::Pin, process::ExitCode};
+use std::{future::Future, io::Write, path::PathBuf, pin::Pin, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use serde::de::DeserializeOwned;
@@ -47,13 +47,13 @@ where
 {
     let arguments = Arguments::parse();
     if let Err(reason) = log_to_stderr(&arguments) {
-        eprintln!("{name}: {reason}");
+        complain(name, &reason);
         return ExitCode::from(2);
     }
     let config: C = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{name}: {}", chain(&error));
+            complain(name, &chain(&error));
             return ExitCode::from(2);
         }
     };
@@ -64,7 +64,7 @@ where
     match serve(config, program) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {}", chain(error.as_ref()));
+            complain(name, &chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -79,6 +79,11 @@ where
     // What still blocks, for example a client that waits for a broker that is gone, is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// One line on standard error; where that takes nothing, the exit code has to say it, and `eprintln!` would panic.
+fn complain(name: &str, reason: &str) {
+    let _unheard = writeln!(std::io::stderr(), "{name}: {reason}");
 }
 
 fn log_to_stderr(arguments: &Arguments) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! Opening and migrating a file, and what SQLite's error codes mean for a caller.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, io, thread, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
@@ -30,8 +30,9 @@ pub(super) fn open(url: &SqliteUrl, access: Access) -> Result<Connection, StoreE
         Access::Read => OpenFlags::empty(),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
-    let mut connection = Connection::open_with_flags(&url.path, flags).map_err(|error| classified(&path, &error))?;
-    configure(&mut connection, url, access).map_err(|error| classified(&path, &error))?;
+    let unusable = |error| not_opened(url, access, &error);
+    let mut connection = Connection::open_with_flags(&url.path, flags).map_err(unusable)?;
+    configure(&mut connection, url, access).map_err(unusable)?;
     match (access, connection.is_readonly("main")) {
         (Access::Read, _) | (Access::Write, Ok(false)) => Ok(connection),
         (Access::Write, Ok(true)) => Err(StoreError::ReadOnly(path)),
@@ -70,6 +71,24 @@ pub(super) fn classified(path: &str, error: &rusqlite::Error) -> StoreError {
         }
         Some(_) | None if words.contains("no such table") => StoreError::Schema { found: None },
         Some(_) | None => StoreError::Failed(words),
+    }
+}
+
+/// SQLite keeps to itself why a file cannot be opened, so the system is asked again.
+fn not_opened(url: &SqliteUrl, access: Access, error: &rusqlite::Error) -> StoreError {
+    let path = url.path.display().to_string();
+    if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
+        return classified(&path, error);
+    }
+    let again = match access {
+        Access::Write => fs::File::options().read(true).write(true).create(true).truncate(false).open(&url.path),
+        Access::Read => fs::File::open(&url.path),
+    };
+    match again {
+        Ok(_) => classified(&path, error),
+        Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(path),
+        Err(cause) if cause.kind() == io::ErrorKind::StorageFull => StoreError::DiskFull(path),
+        Err(cause) => StoreError::Failed(format!("{path}: {cause}")),
     }
 }
 

@@ -1,9 +1,15 @@
-//! The registry program against librdkafka's mock cluster and a real SQLite store: what supervision, poison and drain
-//! come to in the running program.
+//! The registry program against librdkafka's mock cluster and a real SQLite store: what supervision, poison, drain and a
+//! store that fails come to in the running program.
+
+mod bench;
+mod full_store;
+mod refusals;
+#[path = "../../../../tests/common/tmpfs.rs"]
+mod tmpfs;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    io::Write,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -11,131 +17,33 @@ use std::{
     time::Duration,
 };
 
+use bench::{Bench, PATIENCE, get, metric, until_at_least};
 use dmp_core::{
-    bridge::{OutgoingRecord, ProduceOutcome},
-    core::EffectId,
-    event::{Body, Presence, StateEvent, Value, kafka_topic},
-    id::{Device, Epoch, Rae, Seq, Session, Version},
+    event::{Presence, kafka_topic},
+    id::{Device, Rae},
     merge::{Feed, Rows},
     registry::WriteOutcome,
-    time::Wall,
 };
 use dmp_service::{
     config::Kafka,
-    kafka::{Producer, inspect::Inspector},
-    program::Running,
-    registry::{Config, Faults, start},
-    store::{Access, Record, SqliteStore, Store, StoreError, StoreUrl},
+    registry::{Faults, start},
+    store::{Access, Record, SqliteStore, Store, StoreError},
 };
-use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+use tmpfs::Tmpfs;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::{Semaphore, mpsc},
+    sync::Semaphore,
     time::{Instant, timeout},
 };
 
-/// Far above what anything here takes; a bound so that a fault is a failure and not a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Bench {
-    _cluster: MockCluster<'static, DefaultProducerContext>,
-    _folder: tempfile::TempDir,
-    url: StoreUrl,
-    config: Config,
-}
-
-impl Bench {
-    fn new() -> Bench {
-        let cluster = MockCluster::new(1).expect("a mock cluster starts");
-        cluster.create_topic(kafka_topic::EVENTS, 3, 1).expect("the mock cluster takes a topic");
-        cluster.create_topic(kafka_topic::DEAD_LETTER, 1, 1).expect("the mock cluster takes a topic");
-        let folder = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite:{}", folder.path().join("store.db").display()).parse().expect("a store URL");
-        let mut config = Config::reading(Kafka::at(cluster.bootstrap_servers()));
-        config.snapshot_period = Duration::from_secs(60);
-        config.backoff.first = Duration::from_millis(10);
-        config.pipeline.commit_every = Duration::from_millis(100);
-        Bench { _cluster: cluster, _folder: folder, url, config }
+/// A disk of its own, or the word that the test was not run: in CI a failure.
+fn disk(mib: u32) -> Option<Tmpfs> {
+    let disk = Tmpfs::mount(mib);
+    if disk.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "CI must be able to mount a tmpfs, which needs root");
+        // Past the test harness, which keeps what passing tests print.
+        let _stderr_closed = writeln!(std::io::stderr(), "NOT RUN: no tmpfs can be mounted here, which needs root");
     }
-
-    async fn store(&self, access: Access) -> SqliteStore {
-        let StoreUrl::Sqlite(url) = &self.url else { panic!("an embedded store") };
-        SqliteStore::open(url, access).await.expect("the store opens")
-    }
-
-    /// Stores a snapshot of each of `devices` devices, and `poison` records that cannot be decoded.
-    async fn produce(&self, devices: u128, poison: u64) {
-        let (answers, mut answered) = mpsc::channel(1_000);
-        let answer = move |id: EffectId, outcome| answers.blocking_send((id, outcome)).expect("the test listens");
-        let producer = Producer::start(&self.config.kafka, "test-producer", 1_000, answer).expect("good settings");
-        let snapshots = (1..=devices).map(|number| {
-            let event = snapshot(number);
-            (event.topic().to_string(), event.encode())
-        });
-        let junk = (0..poison).map(|_| ("dmp/v1/s00/no/such/topic".to_owned(), b"{".to_vec()));
-        let mut count = 0;
-        for (key, value) in snapshots.chain(junk) {
-            let record = OutgoingRecord {
-                topic: kafka_topic::EVENTS,
-                key: key.into(),
-                value: value.into(),
-                timestamp: dmp_service::drive::wall(),
-                headers: vec![],
-            };
-            producer.produce(EffectId(count), record).expect("the queue has room");
-            count += 1;
-        }
-        for _ in 0..count {
-            let (_, outcome) = timeout(PATIENCE, answered.recv()).await.expect("in time").expect("an answer");
-            assert!(matches!(outcome, ProduceOutcome::Stored { .. }), "{outcome:?}");
-        }
-    }
-
-    async fn committed_and_end(&self, topic: &str) -> (i64, i64) {
-        let inspector = Inspector::new(&self.config.kafka, &self.config.group).expect("good settings");
-        let committed = inspector.committed(topic).await.expect("the cluster answers").values().sum();
-        (committed, inspector.end_offsets(topic).await.expect("the cluster answers").values().sum())
-    }
-}
-
-fn snapshot(number: u128) -> StateEvent {
-    let (value, seq) = (Value::Integer(i64::try_from(number).expect("small")), Seq::FIRST);
-    StateEvent {
-        rae: Rae::try_from("RAE-0000001").expect("a serial"),
-        device: Device::of_hardware(&number.to_string()),
-        version: Version { epoch: Epoch::FIRST, session: Session(uuid::Uuid::from_u128(number)), seq },
-        at: Wall(0),
-        body: Body::Snapshot {
-            attributes: BTreeMap::from([("rev".try_into().expect("an attribute name"), (value, seq))]),
-        },
-    }
-}
-
-async fn get(address: SocketAddr, path: &str) -> String {
-    let mut connection = tokio::net::TcpStream::connect(address).await.expect("the endpoint is there");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await.expect("it reads");
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.expect("it answers");
-    answer
-}
-
-/// Sum of a metric over its labels.
-async fn metric(running: &Running, name: &str) -> f64 {
-    let text = get(running.http(), "/metrics").await;
-    let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-    text.lines()
-        .filter(of)
-        .map(|line| line.rsplit_once(' ').expect("a value").1.parse::<f64>().expect("a number"))
-        .sum()
-}
-
-async fn until_at_least(running: &Running, name: &str, wanted: f64) {
-    let deadline = Instant::now() + PATIENCE;
-    while metric(running, name).await < wanted {
-        assert!(Instant::now() < deadline, "{name} stays below {wanted}:\n{}", get(running.http(), "/metrics").await);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    disk
 }
 
 #[tokio::test(flavor = "multi_thread")]
