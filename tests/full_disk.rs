@@ -91,6 +91,7 @@ fn a_disk_of_the_pipeline_that_runs_full_ends_the_run_as_invalid_with_a_report_a
     let (stdout, stderr) = texts(&output);
     assert_eq!(output.status.code(), Some(3), "{stdout}{stderr}");
     assert!(stdout.contains("INVALID") && stdout.contains("No space left on device"), "{stdout}{stderr}");
+    assert!(!stdout.contains("lost by the"), "nobody is blamed for what was on its way: {stdout}");
     let run = only_run(place.results.path());
     let result = std::fs::read_to_string(run.join("result.json")).expect("results are on another disk");
     assert!(result.contains(r#""verdict": "INVALID""#), "the verdict is in the file");

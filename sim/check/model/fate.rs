@@ -178,6 +178,8 @@ impl Models {
             // A bridge holds it unacknowledged: the broker hands it out again.
             () if life.delivered.is() && overdue => Fate::Overdue,
             () if life.delivered.is() => Fate::InFlight,
+            // A run that was cut short leaves what nobody had fetched in the broker.
+            () if life.acknowledged.is() && !self.orderly() => Fate::InFlight,
             () if life.acknowledged.is() && self.observable.wire => Fate::LostByBroker,
             () if life.acknowledged.is() => Fate::Vanished,
             () if self.gone_since(rae, life) => Fate::LostWithRae,
@@ -195,8 +197,12 @@ impl Models {
     /// Whether the run ended in order and the event had all the time that it can need.
     fn overdue(&self, life: &Life) -> bool {
         let recorded = life.recorded.get().unwrap_or_default();
-        let orderly = self.clock.stage == Some(Stage::VerifyAgain);
-        orderly && self.clock.settle.is_some_and(|settle| recorded + OVERDUE < settle)
+        self.orderly() && self.clock.settle.is_some_and(|settle| recorded + OVERDUE < settle)
+    }
+
+    /// Whether the run went through all its stages.
+    fn orderly(&self) -> bool {
+        self.clock.stage == Some(Stage::VerifyAgain)
     }
 
     /// Whether the RAE is gone for ever, and was not when the event was recorded.

@@ -102,9 +102,7 @@ fn exists(url: &SqliteUrl, access: Access) -> Result<(), StoreError> {
     };
     match fs::metadata(needed) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(StoreError::Missing(needed.display().to_string()))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(needed.display().to_string())),
         Err(error) => Err(StoreError::Failed(format!("{}: {error}", needed.display()))),
     }
 }
