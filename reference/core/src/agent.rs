@@ -6,12 +6,19 @@
 //! and is healed by a snapshot. A session opens only after a successful probe.
 //!
 //! This file is what a driver and an agent say to each other. The agent itself is `machine`; its parts are
-//! `connection` (boot, presence, back-off), `devices` (lifecycle of a device), `events` (what is numbered), `record` (one
-//! record and its bound), `outbox` (QoS 1 window, resend, shedding), `saves` and `timers`.
+//! `connection` (boot, presence, back-off), `devices` (lifecycle of a device), `absence` (how long one is gone),
+//! `commands` (what comes down: taken once, answered) and `execute` (what each command does), `events` (what is
+//! numbered), `record` (one record and its bound), `outbox` (QoS 1 window, resend, shedding), `saves` and `timers`;
+//! `disk` and `fact` hold the types of what it saves and tells.
 
+mod absence;
+mod commands;
 mod connection;
 mod devices;
+mod disk;
 mod events;
+mod execute;
+mod fact;
 mod machine;
 mod outbox;
 mod record;
@@ -20,6 +27,9 @@ mod saves;
 mod tests;
 mod timers;
 
+pub use commands::{MAX_REPLIES, MAX_UNDER_WAY};
+pub use disk::{Change, MAX_REMEMBERED, Saved, SavedCommand, SavedDevice};
+pub use fact::{Fact, Published, SnapshotCause};
 pub use machine::Agent;
 
 use std::{
@@ -30,13 +40,11 @@ use std::{
 
 use bytes::Bytes;
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{ConnectionId, EffectId, PacketId, Publication, Qos},
     event::{AttributeName, Value},
-    id::{Device, Epoch, Rae, Seq, Session, Version},
-    time::Wall,
+    id::Rae,
 };
 
 /// Most devices of one RAE: it is the router of one shelf, and what it keeps of each is in memory.
@@ -86,58 +94,6 @@ impl Backoff {
     }
 }
 
-/// What the agent keeps on disk of one device.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SavedDevice {
-    /// Serial that the device reported when it was probed.
-    pub hardware: Arc<str>,
-    /// Its current session.
-    pub session: Session,
-    /// The session's epoch.
-    pub epoch: Epoch,
-    /// Seq of the newest event of the session; the next event gets the one above.
-    pub seq: Seq,
-    /// The record: value and seq of the last change in this session.
-    pub attributes: BTreeMap<AttributeName, (Value, Seq)>,
-    /// When a probe last found the device.
-    pub found_at: Wall,
-}
-
-/// What the agent finds on its disk when it starts; empty after a wipe.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Saved {
-    /// Epoch of the last boot.
-    pub boot: Option<Epoch>,
-    /// Its devices. Shared with the agent: a disk in memory costs no second copy of what did not change.
-    pub devices: BTreeMap<Device, Arc<SavedDevice>>,
-}
-
-/// One durable change; those of one [`Effect::Save`] are applied together or not at all.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// Epoch of this boot.
-    Boot(Epoch),
-    /// The whole record of a device.
-    Device(Device, Arc<SavedDevice>),
-    /// The device is forgotten.
-    Forget(Device),
-}
-
-impl Saved {
-    /// Applies one change: what a disk does.
-    pub fn apply(&mut self, change: Change) {
-        match change {
-            Change::Boot(boot) => self.boot = Some(boot),
-            Change::Device(device, saved) => {
-                self.devices.insert(device, saved);
-            }
-            Change::Forget(device) => {
-                self.devices.remove(&device);
-            }
-        }
-    }
-}
-
 /// What happened around the RAE.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -164,6 +120,8 @@ pub enum Event {
     },
     /// Answer to [`Effect::Probe`].
     Probed(EffectId, Probe),
+    /// Answer to [`Effect::Set`].
+    SetDone(EffectId, SetOutcome),
     /// Answer to [`Effect::Save`].
     Saved(EffectId, SaveOutcome),
     /// The broker accepted the connection.
@@ -206,6 +164,17 @@ pub enum Probe {
     /// Nothing there.
     Absent,
     /// The probe did not end; says nothing about the device.
+    Unknown,
+}
+
+/// How an attempt to change a device ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetOutcome {
+    /// The device took the change.
+    Done,
+    /// It did not, and why.
+    Refused(String),
+    /// It may have: the device is probed.
     Unknown,
 }
 
@@ -260,41 +229,19 @@ pub enum Effect {
     Save(EffectId, Vec<Change>),
     /// Ask the device itself.
     Probe(EffectId, Arc<str>),
+    /// Change attributes on the device itself; always answered, if only by "unknown". One per device at a time.
+    Set {
+        /// Names the attempt.
+        id: EffectId,
+        /// Serial of the device.
+        hardware: Arc<str>,
+        /// New values.
+        set: BTreeMap<AttributeName, Value>,
+        /// Attributes to remove.
+        unset: BTreeSet<AttributeName>,
+    },
     /// The agent has stopped; nothing follows.
     Stopped,
     /// For metrics and checks.
     Fact(Fact),
-}
-
-/// What a publish holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// Presence of the RAE.
-    Status,
-    /// A delta.
-    Delta(Device, Version),
-    /// A snapshot.
-    Snapshot(Device, Version),
-}
-
-/// What the agent did; for metrics and checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fact {
-    /// An event was numbered and saved: it waits for its publication, or is shed.
-    Recorded(Published),
-    /// An event was dropped from the full outbox; the device's next snapshot covers it.
-    Shed(Device, Version),
-    /// The broker acknowledged the event.
-    Acknowledged(Published),
-    /// A report, or what a probe found, was refused: it holds a value that is none, or would push the device's snapshot
-    /// over the payload limit.
-    RefusedReport(Device),
-    /// A device was not taken: the RAE has [`MAX_DEVICES`] already.
-    RefusedDevice(Device),
-    /// A save failed, or may have: it is retried.
-    SaveRetried,
-    /// A device was forgotten.
-    Forgotten(Device),
-    /// The outbox held this many events after a change of more than a tenth of its bound.
-    Outbox(usize),
 }

@@ -8,9 +8,11 @@ mod payload;
 mod topic;
 mod value;
 
-pub use command::{Command, CommandKind, Reply, ReplyOutcome};
+pub use command::{
+    BadCommand, BadReply, Command, CommandError, CommandKind, CommandName, MAX_ERROR_CHARS, Reply, ReplyOutcome,
+};
 pub use payload::{Body, Event, Poison, Presence, PresenceState, StateEvent, decode};
-pub use topic::{Topic, TopicError, subscriptions};
+pub use topic::{Topic, TopicError, commands_filter, subscriptions};
 pub use value::{AttributeName, NameError, Value, ValueError};
 
 /// Largest payload, in bytes.

@@ -11,11 +11,21 @@ pub enum Bug {
     RegistryCommitsEarly,
     /// The store writes without comparing versions.
     StoreWithoutGuard,
+    /// The agent answers "ok" to `reonboard` and does nothing.
+    NoReonboard,
+    /// The agent answers `reonboard` with a new session of what it last knew, without probing the device.
+    ReonboardUnprobed,
 }
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Bug; 3] = [Bug::BridgeAcksEarly, Bug::RegistryCommitsEarly, Bug::StoreWithoutGuard];
+    pub const ALL: [Bug; 5] = [
+        Bug::BridgeAcksEarly,
+        Bug::RegistryCommitsEarly,
+        Bug::StoreWithoutGuard,
+        Bug::NoReonboard,
+        Bug::ReonboardUnprobed,
+    ];
 
     /// Its name on the command line.
     #[must_use]
@@ -24,6 +34,8 @@ impl Bug {
             Bug::BridgeAcksEarly => "bridge-acks-early",
             Bug::RegistryCommitsEarly => "registry-commits-early",
             Bug::StoreWithoutGuard => "store-without-guard",
+            Bug::NoReonboard => "no-reonboard",
+            Bug::ReonboardUnprobed => "reonboard-unprobed",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dmp_core::{
-    agent::{Effect, Event, Fact, Published, SaveOutcome},
+    agent::{Effect, Event, Fact, Published, SaveOutcome, SetOutcome},
     core::{ConnectionId, Core},
     id::{Device, Version},
 };
@@ -106,6 +106,13 @@ impl LiveRae {
                 return Some(Event::Saved(id, SaveOutcome::Durable));
             }
             Effect::Probe(id, hardware) => return Some(Event::Probed(id, self.probe(&hardware))),
+            // What a planned device is stands in its plan alone.
+            Effect::Set { id, .. } => {
+                return Some(Event::SetDone(
+                    id,
+                    SetOutcome::Refused("a planned device changes by its plan".to_owned()),
+                ));
+            }
             Effect::Stopped => self.stopped = true,
             Effect::Fact(fact) => self.fact(fact),
         }
@@ -115,18 +122,22 @@ impl LiveRae {
     fn fact(&mut self, fact: Fact) {
         match fact {
             Fact::Recorded(Published::Delta(device, version)) => self.enter_of(device, version, false, What::Recorded),
-            Fact::Recorded(Published::Snapshot(device, version)) => {
+            Fact::Recorded(Published::Snapshot(device, version, _)) => {
                 self.enter_of(device, version, true, What::Recorded);
             }
             Fact::Acknowledged(Published::Delta(device, version)) => self.acknowledged(device, version, false),
-            Fact::Acknowledged(Published::Snapshot(device, version)) => self.acknowledged(device, version, true),
+            Fact::Acknowledged(Published::Snapshot(device, version, _)) => self.acknowledged(device, version, true),
             Fact::Shed(device, version) => self.enter_of(device, version, false, What::Shed),
-            Fact::Recorded(Published::Status)
-            | Fact::Acknowledged(Published::Status)
+            Fact::Recorded(Published::Status | Published::Reply(_))
+            | Fact::Acknowledged(Published::Status | Published::Reply(_))
             | Fact::RefusedReport(_)
             | Fact::RefusedDevice(_)
             | Fact::SaveRetried
             | Fact::Forgotten(_)
+            | Fact::TookCommand(..)
+            | Fact::ExecutedCommand { .. }
+            | Fact::RepeatedCommand(_)
+            | Fact::RefusedCommand { .. }
             | Fact::Outbox(_) => {}
         }
     }

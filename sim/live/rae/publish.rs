@@ -21,12 +21,12 @@ impl LiveRae {
         of: Published,
     ) -> Option<Event> {
         let publish = match of {
-            Published::Status => {
+            Published::Status | Published::Reply(_) => {
                 self.client.publish(connection, packet, dup, message);
                 return None;
             }
             Published::Delta(device, version) => self.publish_of(device, version, false)?,
-            Published::Snapshot(device, version) => self.publish_of(device, version, true)?,
+            Published::Snapshot(device, version, _) => self.publish_of(device, version, true)?,
         };
         let acknowledged = packet.map(|packet| Event::Acknowledged(connection, packet));
         match self.handling(publish, dup) {

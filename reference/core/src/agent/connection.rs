@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Agent, Effect, Message, Published, machine::Life, timers::Timer};
 use crate::{
     core::{ConnectionId, PacketId, Publication, Qos},
-    event::{self, Presence, PresenceState, Topic},
+    event::{self, Presence, PresenceState, Topic, commands_filter},
     id::{Epoch, Seq},
     time::Now,
 };
@@ -32,6 +32,8 @@ pub(super) struct Connection {
     failures: u32,
     /// The status that is not yet acknowledged.
     status: Option<PacketId>,
+    /// The subscription that is not yet acknowledged.
+    subscription: Option<PacketId>,
     last_packet: u16,
 }
 
@@ -71,13 +73,33 @@ impl Connection {
             number: None,
             failures: 0,
             status: None,
+            subscription: None,
             last_packet: 0,
         }
     }
 
     /// Whether events can be published now.
     pub(super) fn serves(&self) -> bool {
-        matches!(self.link, Link::Open(_, Purpose::Serve(..)))
+        self.serving().is_some()
+    }
+
+    /// The connection on which events are published and commands come.
+    pub(super) fn serving(&self) -> Option<ConnectionId> {
+        match self.link {
+            Link::Open(connection, Purpose::Serve(..)) => Some(connection),
+            Link::Open(_, Purpose::ReadStatus) | Link::Connecting(..) | Link::Down => None,
+        }
+    }
+
+    /// Nothing waits for it: a message may come before it. Its packet id is free again.
+    pub(super) fn subscribed(&mut self, connection: ConnectionId, packet: PacketId) {
+        if self.is_current(connection) {
+            self.subscription.take_if(|waiting| *waiting == packet);
+        }
+    }
+
+    fn uses(&self, packet: PacketId) -> bool {
+        self.status == Some(packet) || self.subscription == Some(packet)
     }
 
     /// Whether no status waits for its acknowledgement.
@@ -131,14 +153,16 @@ impl Agent {
         self.connection.link = Link::Open(connection, purpose);
         match purpose {
             Purpose::ReadStatus => {
-                let packet = self.next_packet();
-                let filters = vec![Topic::Status(self.config.rae.clone()).to_string()];
-                effects.push(Effect::Subscribe { connection, packet, filters });
+                self.subscribe(connection, Topic::Status(self.config.rae.clone()).to_string(), effects);
                 if !self.timers.is_set(Timer::StatusWait) {
                     self.timers.set(Timer::StatusWait, now.mono + self.config.status_wait);
                 }
             }
-            Purpose::Serve(boot, number) => self.say(connection, boot, number, PresenceState::Online, effects),
+            Purpose::Serve(boot, number) => {
+                // First, so that whoever sees the RAE online can command it.
+                self.subscribe(connection, commands_filter(&self.config.rae), effects);
+                self.say(connection, boot, number, PresenceState::Online, effects);
+            }
         }
     }
 
@@ -147,8 +171,9 @@ impl Agent {
             return;
         }
         self.connection.link = Link::Down;
-        self.connection.status = None;
+        (self.connection.status, self.connection.subscription) = (None, None);
         self.outbox.disconnected();
+        self.commands.disconnected();
         match self.life {
             Life::Running => {
                 let wait = self.config.backoff.wait(self.connection.failures, &mut self.rng);
@@ -184,6 +209,10 @@ impl Agent {
         if !self.connection.is_current(connection) {
             return;
         }
+        if self.connection.serves() {
+            self.command_came(message, effects);
+            return;
+        }
         if let Some(packet) = message.packet {
             effects.push(Effect::Acknowledge(connection, packet));
         }
@@ -217,11 +246,12 @@ impl Agent {
         let window =
             usize::from(self.config.window.clamp(1, MAX_WINDOW)) - usize::from(self.connection.status.is_some());
         loop {
-            let (status, last) = (self.connection.status, &mut self.connection.last_packet);
+            let mut last = self.connection.last_packet;
             let packet = |outbox: &super::outbox::Outbox| {
-                free_packet(last, |packet| status == Some(packet) || outbox.uses(packet))
+                free_packet(&mut last, |packet| self.connection.uses(packet) || outbox.uses(packet))
             };
             let Some(outgoing) = self.outbox.send(window, packet) else { return };
+            self.connection.last_packet = last;
             if !outgoing.dup {
                 self.no_longer_waits(outgoing.of);
             }
@@ -286,6 +316,12 @@ impl Agent {
         }
     }
 
+    fn subscribe(&mut self, connection: ConnectionId, filter: String, effects: &mut Vec<Effect>) {
+        let packet = self.next_packet();
+        self.connection.subscription = Some(packet);
+        effects.push(Effect::Subscribe { connection, packet, filters: vec![filter] });
+    }
+
     fn say(
         &mut self,
         connection: ConnectionId,
@@ -310,9 +346,10 @@ impl Agent {
     }
 
     fn next_packet(&mut self) -> PacketId {
-        let status = self.connection.status;
-        let outbox = &self.outbox;
-        free_packet(&mut self.connection.last_packet, |packet| status == Some(packet) || outbox.uses(packet))
+        let mut last = self.connection.last_packet;
+        let packet = free_packet(&mut last, |packet| self.connection.uses(packet) || self.outbox.uses(packet));
+        self.connection.last_packet = last;
+        packet
     }
 }
 

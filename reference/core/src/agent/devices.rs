@@ -18,7 +18,8 @@ use std::{
 use rand::{Rng, RngExt};
 
 use super::{
-    Agent, Effect, Fact, MAX_DEVICES, Probe, SavedDevice,
+    Agent, Effect, Fact, MAX_DEVICES, Probe, SavedDevice, SnapshotCause,
+    execute::Verdict,
     record::{Attributes, Difference, Record, connection, is_acceptable},
     timers::Timer,
 };
@@ -26,7 +27,7 @@ use crate::{
     core::EffectId,
     event::{AttributeName, Value},
     id::{Device, Rae, Session},
-    time::Now,
+    time::{Mono, Now},
 };
 
 /// Most attributes that are laid over a probe's answer; above it the probe begins anew, and will tell them itself.
@@ -40,6 +41,8 @@ pub(super) struct Slot {
     pub(super) record: Option<Record>,
     /// Whether this life of the agent has found out if it is there. Before, the record is only what was on the disk.
     confirmed: bool,
+    /// When a probe of this life last found it.
+    pub(super) found_at: Option<Mono>,
     probe: Option<Probing>,
     /// Probes in a row that led to nothing.
     failures: u32,
@@ -59,12 +62,18 @@ struct Probing {
 
 impl Slot {
     fn noticed(hardware: Arc<str>) -> Slot {
-        Slot { hardware, record: None, confirmed: false, probe: None, failures: 0, snapshot_waits: false }
+        let (record, probe, found_at) = (None, None, None);
+        Slot { hardware, record, confirmed: false, found_at, probe, failures: 0, snapshot_waits: false }
     }
 
     pub(super) fn from_disk(rae: &Rae, saved: Arc<SavedDevice>) -> Slot {
         let hardware = saved.hardware.clone();
         Slot { record: Some(Record::resume(rae, saved)), ..Slot::noticed(hardware) }
+    }
+
+    /// Whether this life of the agent has found out if the device is there.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed
     }
 
     fn is_attached(&self) -> bool {
@@ -109,7 +118,8 @@ impl Agent {
         let device = Device::of_hardware(hardware);
         // The probe's answer may be from before the device was unplugged.
         self.cancel_probe(device);
-        self.is_absent(now, device, effects);
+        self.is_gone(now, device, effects);
+        self.probe_ended(device, Verdict::Absent, effects);
     }
 
     pub(super) fn reported(
@@ -146,13 +156,21 @@ impl Agent {
         let Some(slot) = self.devices.get_mut(&device) else { return };
         let Some(probing) = slot.probe.take() else { return };
         match probe {
-            Probe::Found(attributes) => self.is_found(now, device, attributes, probing.reported, effects),
+            Probe::Found(attributes) => {
+                if let Some(verdict) = self.is_found(now, device, attributes, probing.reported, effects) {
+                    self.probe_ended(device, verdict, effects);
+                }
+            }
             Probe::Absent if probing.noticed => self.begin_probe(device, effects),
             Probe::Absent => {
-                self.is_absent(now, device, effects);
+                self.is_gone(now, device, effects);
                 self.forget_if_long_gone(now, device, effects);
+                self.probe_ended(device, Verdict::Absent, effects);
             }
-            Probe::Unknown => self.probe_again(now, device),
+            Probe::Unknown => {
+                self.probe_again(now, device);
+                self.probe_ended(device, Verdict::Unknown, effects);
+            }
         }
     }
 
@@ -167,6 +185,7 @@ impl Agent {
         }
     }
 
+    /// What its probe means; `None` while the session that it asks for cannot open: it is probed again soon.
     fn is_found(
         &mut self,
         now: Now,
@@ -174,7 +193,7 @@ impl Agent {
         mut attributes: Attributes,
         reported: BTreeMap<AttributeName, Option<Value>>,
         effects: &mut Vec<Effect>,
-    ) {
+    ) -> Option<Verdict> {
         for (name, value) in reported {
             match value {
                 Some(value) => attributes.insert(name, value),
@@ -185,21 +204,33 @@ impl Agent {
         if !is_acceptable(&attributes) {
             effects.push(Effect::Fact(Fact::RefusedReport(device)));
             self.probe_again(now, device);
-            return;
+            return Some(Verdict::Refused);
         }
-        let Some(slot) = self.devices.get_mut(&device) else { return };
-        match slot.record.as_mut().filter(|record| record.is_attached() && !record.is_exhausted()) {
+        let lost = self.reonboard_above(device).is_some();
+        let slot = self.devices.get_mut(&device)?;
+        slot.found_at = Some(now.mono);
+        match slot.record.as_mut().filter(|record| record.is_attached() && !record.is_exhausted() && !lost) {
             Some(record) => {
                 record.found(now.wall);
                 let change = record.difference_to(attributes);
                 self.is_confirmed(now, device);
                 self.change(now, device, change, effects);
+                Some(Verdict::Found)
             }
-            None => self.open_session(now, device, attributes, effects),
+            None => self.open_session(now, device, attributes, effects).then_some(Verdict::Found),
         }
     }
 
-    /// Unplugged, or a probe found nothing. A session that was on the disk stays what it was, detached.
+    /// Unplugged, or a probe found nothing. A session that lost to another is no longer this RAE's.
+    fn is_gone(&mut self, now: Now, device: Device, effects: &mut Vec<Effect>) {
+        if self.reonboard_above(device).is_some() {
+            self.forget(device, effects);
+        } else {
+            self.is_absent(now, device, effects);
+        }
+    }
+
+    /// It is not there. A session that was on the disk stays what it was, detached.
     fn is_absent(&mut self, now: Now, device: Device, effects: &mut Vec<Effect>) {
         let Some(slot) = self.devices.get(&device) else { return };
         let Some(record) = &slot.record else {
@@ -220,7 +251,7 @@ impl Agent {
         slot.failures = 0;
         let first = !std::mem::replace(&mut slot.confirmed, true);
         if first {
-            self.due.insert(device);
+            self.owe_snapshot(device, SnapshotCause::Owed);
             self.arm(now, device);
         } else {
             self.timers.set(Timer::Probe(device), now.mono + self.config.probe_every);
@@ -260,22 +291,9 @@ impl Agent {
         }
     }
 
-    fn cancel_probe(&mut self, device: Device) {
+    pub(super) fn cancel_probe(&mut self, device: Device) {
         if let Some(probing) = self.devices.get_mut(&device).and_then(|slot| slot.probe.take()) {
             self.probes.remove(&probing.id);
-        }
-    }
-
-    fn forget_if_long_gone(&mut self, now: Now, device: Device, effects: &mut Vec<Effect>) {
-        let Some(record) = self.devices.get(&device).and_then(|slot| slot.record.as_ref()) else { return };
-        let gone_ms = now.wall.0.saturating_sub(record.saved().found_at.0);
-        if u128::try_from(gone_ms).is_ok_and(|gone| gone >= self.config.forget_after.as_millis()) {
-            self.devices.remove(&device);
-            self.due.remove(&device);
-            self.timers.cancel(Timer::Probe(device));
-            self.timers.cancel(Timer::Snapshot(device));
-            self.saves.device(device);
-            effects.push(Effect::Fact(Fact::Forgotten(device)));
         }
     }
 }

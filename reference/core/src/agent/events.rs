@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use rand::{Rng, RngExt};
 
 use super::{
-    Agent, Effect, Fact, Published, SavedDevice,
+    Agent, Effect, Fact, Published, SavedDevice, SnapshotCause,
     devices::Slot,
     record::{Attributes, Difference, Record},
     timers::Timer,
@@ -24,19 +24,28 @@ use crate::{
 const MIN_SNAPSHOT_PERIOD: Duration = Duration::from_millis(1);
 
 impl Agent {
-    /// A probe found the device: its session opens with a snapshot at seq 1. Without room for that, it is probed later.
-    pub(super) fn open_session(&mut self, now: Now, device: Device, attributes: Attributes, effects: &mut Vec<Effect>) {
+    /// A probe found the device: its session opens with a snapshot at seq 1, above the epoch that a `reonboard` names.
+    /// Without room for that, it is probed later, and the answer is `false`.
+    pub(super) fn open_session(
+        &mut self,
+        now: Now,
+        device: Device,
+        attributes: Attributes,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         if !self.make_room(effects) {
             self.probe_again(now, device);
-            return;
+            return false;
         }
+        let named = self.reonboard_above(device);
         let mut id = [0; 16];
         self.rng.fill_bytes(&mut id);
-        let Some(slot) = self.devices.get_mut(&device) else { return };
+        let Some(slot) = self.devices.get_mut(&device) else { return false };
+        let known = slot.record.as_ref().map(|record| record.saved().epoch);
         let opening = SavedDevice {
             hardware: slot.hardware.clone(),
             session: Session(uuid::Builder::from_random_bytes(id).into_uuid()),
-            epoch: Epoch::after(slot.record.as_ref().map(|record| record.saved().epoch), now.wall),
+            epoch: Epoch::after(known.max(named), now.wall),
             seq: Seq::FIRST,
             attributes: BTreeMap::new(),
             found_at: now.wall,
@@ -44,7 +53,14 @@ impl Agent {
         slot.record = Some(Record::open(&self.config.rae, opening, attributes));
         self.is_confirmed(now, device);
         self.due.remove(&device);
-        self.push_snapshot(now, device);
+        self.push_snapshot(now, device, SnapshotCause::Opening, effects);
+        true
+    }
+
+    /// The device's next snapshot is due.
+    pub(super) fn owe_snapshot(&mut self, device: Device, cause: SnapshotCause) {
+        let owed = self.due.entry(device).or_insert(cause);
+        *owed = cause.max(*owed);
     }
 
     /// Makes a change and its delta.
@@ -71,52 +87,56 @@ impl Agent {
     }
 
     pub(super) fn snapshot_falls_due(&mut self, now: Now, device: Device) {
-        self.due.insert(device);
+        self.owe_snapshot(device, SnapshotCause::Periodic);
         let permille = u32::from(self.config.snapshot_jitter_permille.min(500));
         let factor = self.rng.random_range(1000 - permille..=1000 + permille);
         let period = (self.config.snapshot_every.saturating_mul(factor) / 1000).max(MIN_SNAPSHOT_PERIOD);
         self.timers.set(Timer::Snapshot(device), now.mono + period);
     }
 
-    pub(super) fn make_due_snapshots(&mut self, now: Now) {
+    pub(super) fn make_due_snapshots(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.due.is_empty() || !self.outbox.has_room() {
             return;
         }
         let waits = |device: &Device| self.devices.get(device).is_some_and(|slot| slot.snapshot_waits);
-        let makeable: Vec<Device> = self.due.iter().filter(|device| !waits(device)).copied().collect();
+        let makeable: Vec<Device> = self.due.keys().filter(|device| !waits(device)).copied().collect();
         for device in makeable {
             if !self.outbox.has_room() {
                 return;
             }
-            self.due.remove(&device);
-            self.snapshot(now, device);
+            if let Some(cause) = self.due.remove(&device) {
+                self.snapshot(now, device, cause, effects);
+            }
         }
     }
 
     /// A state event left for the broker, or was shed: the next snapshot of its session may be made.
     pub(super) fn no_longer_waits(&mut self, of: Published) {
-        let Published::Snapshot(device, version) = of else { return };
+        let Published::Snapshot(device, version, _) = of else { return };
         if let Some(slot) = self.devices.get_mut(&device).filter(|slot| slot.session() == Some(version.session)) {
             slot.snapshot_waits = false;
         }
     }
 
-    fn snapshot(&mut self, now: Now, device: Device) {
+    fn snapshot(&mut self, now: Now, device: Device, cause: SnapshotCause, effects: &mut Vec<Effect>) {
         let Some(record) = self.devices.get_mut(&device).and_then(|slot| slot.record.as_mut()) else { return };
         if record.advance().is_some() {
-            self.push_snapshot(now, device);
+            self.push_snapshot(now, device, cause, effects);
+        } else {
+            self.snapshot_is_impossible(device, effects);
         }
     }
 
-    fn push_snapshot(&mut self, now: Now, device: Device) {
+    fn push_snapshot(&mut self, now: Now, device: Device, cause: SnapshotCause, effects: &mut Vec<Effect>) {
         let Some(slot) = self.devices.get_mut(&device) else { return };
         let Some(record) = &slot.record else { return };
         slot.snapshot_waits = true;
         let event = record.snapshot(&self.config.rae, device, now.wall);
         let topic = record.topic().clone();
         let message = self.publication(topic, event.encode());
-        self.outbox.push(Published::Snapshot(device, event.version), message);
+        self.outbox.push(Published::Snapshot(device, event.version, cause), message);
         self.saves.device(device);
+        self.snapshot_is_numbered(device, effects);
     }
 
     /// Whether an event fits into the outbox, after shedding if need be.
@@ -134,7 +154,7 @@ impl Agent {
     }
 
     fn is_shed(&mut self, device: Device, of: Published, recorded: bool, effects: &mut Vec<Effect>) {
-        self.due.insert(device);
+        self.owe_snapshot(device, SnapshotCause::Owed);
         if !recorded {
             effects.push(Effect::Fact(Fact::Recorded(of)));
         }

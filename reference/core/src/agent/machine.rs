@@ -2,13 +2,14 @@
 //!
 //! Each step ends in [`Agent::settle`]: send what may be sent, make the snapshots that are due, begin the next save.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use super::{
-    Change, Config, Effect, Event, Fact, Saved,
+    Change, Config, Effect, Event, Fact, Saved, SnapshotCause,
+    commands::Commands,
     connection::Connection,
     devices::Slot,
     outbox::Outbox,
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     core::{Core, EffectId},
     id::{Device, Epoch},
-    time::{Mono, Now},
+    time::{Mono, Now, Wall},
 };
 
 /// The Local Registry of one RAE. Events in, effects out: see [`Event`] and [`Effect`].
@@ -29,13 +30,16 @@ pub struct Agent {
     pub(super) devices: BTreeMap<Device, Slot>,
     /// The probes under way.
     pub(super) probes: BTreeMap<EffectId, Device>,
-    /// Devices that owe a snapshot.
-    pub(super) due: BTreeSet<Device>,
+    /// Devices that owe a snapshot, and why.
+    pub(super) due: BTreeMap<Device, SnapshotCause>,
+    pub(super) commands: Commands,
     pub(super) outbox: Outbox,
     pub(super) saves: Saves,
     pub(super) timers: Timers,
     pub(super) connection: Connection,
     pub(super) life: Life,
+    /// Both clocks at [`Event::Start`].
+    pub(super) started: Now,
     effects_made: u64,
     outbox_told: usize,
 }
@@ -68,12 +72,14 @@ impl Agent {
             rng: Pcg64::seed_from_u64(seed ^ saved.boot.map_or(0, Epoch::get).rotate_left(32)),
             devices,
             probes: BTreeMap::new(),
-            due: BTreeSet::new(),
+            due: BTreeMap::new(),
+            commands: Commands::remembered(saved.commands),
             outbox: Outbox::new(config.outbox),
             saves: Saves::default(),
             timers: Timers::default(),
             connection: Connection::new(saved.boot),
             life: Life::New,
+            started: Now { mono: Mono(0), wall: Wall(0) },
             effects_made: 0,
             outbox_told: 0,
             config,
@@ -89,7 +95,7 @@ impl Agent {
         if self.life != Life::New {
             return;
         }
-        self.life = Life::Running;
+        (self.life, self.started) = (Life::Running, now);
         self.start_devices(effects);
         self.start_connection(now, effects);
     }
@@ -97,7 +103,8 @@ impl Agent {
     fn save_ended(&mut self, now: Now, answer: Answer, effects: &mut Vec<Effect>) {
         match answer {
             Answer::Durable(batch) => {
-                effects.extend(self.outbox.commit().map(|of| Effect::Fact(Fact::Recorded(of))));
+                self.tell_recorded(effects);
+                self.commands_are_durable(now, &batch.commands.into_iter().collect::<Vec<_>>(), effects);
                 if let Some(boot) = batch.boot {
                     self.boot_is_durable(boot, effects);
                 }
@@ -123,14 +130,20 @@ impl Agent {
                 Some(record) => Change::Device(device, record.saved().clone()),
                 None => Change::Forget(device),
             });
-        effects.push(Effect::Save(id, batch.boot.map(Change::Boot).into_iter().chain(devices).collect()));
+        let commands = batch.commands.iter().map(|&number| match self.commands.saved(number) {
+            Some(command) => Change::Command(number, command.clone()),
+            None => Change::ForgetCommand(number),
+        });
+        effects
+            .push(Effect::Save(id, batch.boot.map(Change::Boot).into_iter().chain(devices).chain(commands).collect()));
     }
 
-    fn stop(&mut self, now: Now, within: std::time::Duration) {
+    fn stop(&mut self, now: Now, within: std::time::Duration, effects: &mut Vec<Effect>) {
         if matches!(self.life, Life::New | Life::Running) {
             self.life = Life::Draining;
             self.timers.clear();
             self.timers.set(Timer::Stop, now.mono + within);
+            self.interrupt_commands(effects);
         }
     }
 
@@ -150,15 +163,24 @@ impl Agent {
         if matches!(self.life, Life::New | Life::Stopped) {
             return;
         }
+        // What needs no save, as a refusal, waits for none.
+        if self.saves.is_idle() {
+            self.outbox.cover();
+            self.tell_recorded(effects);
+        }
         self.send(effects);
         if self.life == Life::Running {
-            self.make_due_snapshots(now);
+            self.make_due_snapshots(now, effects);
         }
         self.begin_save(effects);
         self.tell_outbox(effects);
         if self.life == Life::Draining && self.is_drained() {
             self.say_offline(effects);
         }
+    }
+
+    fn tell_recorded(&mut self, effects: &mut Vec<Effect>) {
+        effects.extend(self.outbox.commit().map(|of| Effect::Fact(Fact::Recorded(of))));
     }
 
     fn is_drained(&self) -> bool {
@@ -183,13 +205,15 @@ impl Core for Agent {
         match event {
             _ if self.life == Life::Stopped => {}
             Event::Start => self.start(now, effects),
-            Event::Stop { within } => self.stop(now, within),
+            Event::Stop { within } => self.stop(now, within, effects),
             Event::Detected { hardware } if running => self.detected(hardware, effects),
             Event::Detached { hardware } if running => self.detached(now, &hardware, effects),
             Event::Reported { hardware, set, unset } if running => self.reported(now, &hardware, set, unset, effects),
             Event::Probed(id, probe) if running => self.probed(now, id, probe, effects),
+            Event::SetDone(id, outcome) if running => self.set_done(now, id, outcome, effects),
             // What comes while the agent stops is found by the probes of its next life.
-            Event::Detected { .. } | Event::Detached { .. } | Event::Reported { .. } | Event::Probed(..) => {}
+            Event::Detected { .. } | Event::Detached { .. } | Event::Reported { .. } => {}
+            Event::Probed(..) | Event::SetDone(..) => {}
             Event::Saved(id, outcome) => {
                 let answer = self.saves.answered(id, outcome);
                 self.save_ended(now, answer, effects);
@@ -201,8 +225,7 @@ impl Core for Agent {
                     effects.push(Effect::Fact(Fact::Acknowledged(of)));
                 }
             }
-            // Nothing waits for it: the retained message may come before the acknowledgement, or never.
-            Event::Subscribed(..) => {}
+            Event::Subscribed(connection, packet) => self.connection.subscribed(connection, packet),
             Event::Message(connection, message) => self.message(now, connection, &message, effects),
         }
         self.settle(now, effects);

@@ -10,13 +10,19 @@
 //! What was sent before goes out again, in order and with DUP, before anything new: both are the same loop over
 //! `on_wire`. When the outbox is full, one device's events are shed; what was sent already is never shed, because the
 //! broker may have it, and an event behind it must not overtake its repetition.
+//!
+//! Replies to commands travel among the events, always at least once and never shed; they have a bound of their own, which
+//! the commands keep.
 
 use std::collections::{BTreeMap, VecDeque};
+
+use uuid::Uuid;
 
 use super::Published;
 use crate::{
     core::{PacketId, Publication, Qos},
-    id::{Device, Session, Version},
+    event::{Reply, Topic},
+    id::{Device, Rae, Session, Version},
 };
 
 /// Events on their way to the broker.
@@ -28,6 +34,7 @@ pub(super) struct Outbox {
     sent: usize,
     durable: usize,
     covered: usize,
+    replies: usize,
 }
 
 /// One event.
@@ -59,8 +66,8 @@ impl Published {
     /// The device and version of a state event.
     pub(super) fn state(self) -> Option<(Device, Version)> {
         match self {
-            Published::Status => None,
-            Published::Delta(device, version) | Published::Snapshot(device, version) => Some((device, version)),
+            Published::Status | Published::Reply(_) => None,
+            Published::Delta(device, version) | Published::Snapshot(device, version, _) => Some((device, version)),
         }
     }
 }
@@ -68,12 +75,30 @@ impl Published {
 impl Outbox {
     /// An empty outbox of at most `bound` events, at least one.
     pub(super) fn new(bound: usize) -> Outbox {
-        Outbox { entries: VecDeque::new(), bound: bound.max(1), on_wire: 0, sent: 0, durable: 0, covered: 0 }
+        Outbox {
+            entries: VecDeque::new(),
+            bound: bound.max(1),
+            on_wire: 0,
+            sent: 0,
+            durable: 0,
+            covered: 0,
+            replies: 0,
+        }
     }
 
     /// How many events it holds.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() - self.replies
+    }
+
+    /// How many replies it holds.
+    pub(super) fn replies(&self) -> usize {
+        self.replies
+    }
+
+    /// Whether the reply to this command waits or is unacknowledged.
+    pub(super) fn holds_reply(&self, id: Uuid) -> bool {
+        self.entries.iter().any(|entry| entry.of == Published::Reply(id))
     }
 
     /// Whether it holds nothing.
@@ -83,7 +108,7 @@ impl Outbox {
 
     /// Whether one more event fits.
     pub(super) fn has_room(&self) -> bool {
-        self.entries.len() < self.bound
+        self.len() < self.bound
     }
 
     /// Appends an event that is not durable yet.
@@ -93,6 +118,18 @@ impl Outbox {
     pub(super) fn push(&mut self, of: Published, message: Publication) {
         assert!(self.has_room(), "the outbox of {} events is full", self.bound);
         self.entries.push_back(Entry { of, message, packet: None });
+    }
+
+    /// Appends a reply; the commands see to it that there is a place.
+    pub(super) fn push_reply(&mut self, rae: &Rae, session: Session, reply: &Reply) {
+        let message = Publication {
+            topic: Topic::Reply(rae.clone(), session).to_string().into(),
+            payload: reply.encode().into(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+        };
+        self.entries.push_back(Entry { of: Published::Reply(reply.id), message, packet: None });
+        self.replies += 1;
     }
 
     /// A save begins that covers everything held.
@@ -172,6 +209,7 @@ impl Outbox {
 
     fn remove(&mut self, at: usize) -> Option<Entry> {
         let entry = self.entries.remove(at)?;
+        self.replies -= usize::from(matches!(entry.of, Published::Reply(_)));
         for boundary in [&mut self.on_wire, &mut self.sent, &mut self.durable, &mut self.covered] {
             *boundary -= usize::from(at < *boundary);
         }

@@ -106,6 +106,12 @@ impl Record {
         self.saved.session
     }
 
+    /// Its attributes without seqs; the agent's own apart.
+    pub(super) fn plain(&self) -> Attributes {
+        let named = self.saved.attributes.iter().filter(|(name, _)| name.as_str() != CONNECTION);
+        named.map(|(name, (value, _))| (name.clone(), value.clone())).collect()
+    }
+
     /// Whether the device was plugged in when last heard of.
     pub(super) fn is_attached(&self) -> bool {
         matches!(self.saved.attributes.get(CONNECTION), Some((Value::Text(state), _)) if state.as_ref() == "attached")

@@ -26,6 +26,8 @@ pub(super) struct Batch {
     pub(super) boot: Option<Epoch>,
     /// Devices whose record changed, or that were forgotten.
     pub(super) devices: BTreeSet<Device>,
+    /// Numbers of commands that were taken, have ended, or are forgotten.
+    pub(super) commands: BTreeSet<u64>,
 }
 
 /// What an answer to a save means.
@@ -43,6 +45,11 @@ impl Saves {
     /// The device's record, or its absence, has to be saved.
     pub(super) fn device(&mut self, device: Device) {
         self.next.devices.insert(device);
+    }
+
+    /// The command, or its absence, has to be saved.
+    pub(super) fn command(&mut self, number: u64) {
+        self.next.commands.insert(number);
     }
 
     /// This boot's epoch has to be saved.
@@ -78,6 +85,7 @@ impl Saves {
             }
             SaveOutcome::Failed | SaveOutcome::Unknown => {
                 self.next.devices.extend(batch.devices);
+                self.next.commands.extend(batch.commands);
                 self.next.boot = self.next.boot.or(batch.boot);
                 self.failures = self.failures.saturating_add(1);
                 Answer::Retry(self.failures - 1)

@@ -10,7 +10,8 @@ use super::*;
 use crate::{
     core::Core,
     event::{self, Body, CONNECTION, MAX_PAYLOAD_BYTES, Presence, PresenceState, StateEvent, Topic},
-    time::{Mono, Now},
+    id::{Device, Epoch, Seq, Version},
+    time::{Mono, Now, Wall},
 };
 
 mod connection;

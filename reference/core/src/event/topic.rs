@@ -137,3 +137,9 @@ pub fn subscriptions(group: u8, groups: u8) -> Vec<String> {
         })
         .collect()
 }
+
+/// Topic filter of one RAE: the commands to all of its sessions, down.
+#[must_use]
+pub fn commands_filter(rae: &Rae) -> String {
+    format!("dmp/v1/{}/{rae}/+/cmd", rae.shard())
+}

@@ -1,11 +1,15 @@
 //! What disk, device, Kafka and store answer: mostly yes, sometimes no, sometimes nothing that can be relied on.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dmp_core::{
     agent,
     bridge::{self, OutgoingRecord},
     core::EffectId,
+    event::{AttributeName, Value},
     merge::Rows,
     registry::{self, Generation, Offset, Partition},
 };
@@ -13,6 +17,7 @@ use rand::RngExt;
 
 use crate::{
     cloud::PARTITIONS,
+    device::Hardware,
     faults::Fault,
     world::{Item, World},
 };
@@ -34,6 +39,23 @@ impl World {
     pub(crate) fn probe(&self, index: usize, serial: &str) -> agent::Probe {
         let device = self.devices.iter().find(|device| device.serial == serial);
         device.map_or(agent::Probe::Absent, |device| device.probe(index))
+    }
+
+    /// The agent changes a device; it may not hear of it.
+    pub(crate) fn set(
+        &mut self,
+        index: usize,
+        serial: &str,
+        set: BTreeMap<AttributeName, Value>,
+        unset: BTreeSet<AttributeName>,
+    ) -> agent::SetOutcome {
+        let lost = self.chance(Fault::Answers, 10);
+        let there = |device: &&mut Hardware| device.serial == serial && device.plugged && device.agent == index;
+        let Some(device) = self.devices.iter_mut().find(there) else {
+            return agent::SetOutcome::Refused("it is not there".to_owned());
+        };
+        device.set(set, unset);
+        if lost { agent::SetOutcome::Unknown } else { agent::SetOutcome::Done }
     }
 
     pub(crate) fn produce(&mut self, record: OutgoingRecord) -> bridge::ProduceOutcome {

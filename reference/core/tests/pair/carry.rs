@@ -47,6 +47,10 @@ impl World {
                     let seen = if self.chance(Fault::Answers, 10) { Some(agent::Probe::Unknown) } else { early };
                     self.after_ms(1, 200, Item::Probed(index, life, id, hardware, seen));
                 }
+                agent::Effect::Set { id, hardware, set, unset } => {
+                    let outcome = self.set(index, &hardware, set, unset);
+                    self.after_ms(1, 200, Item::SetDone(index, life, id, outcome));
+                }
                 agent::Effect::Stopped => {
                     self.count("agent stop");
                     self.raes[index].core = None;

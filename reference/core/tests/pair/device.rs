@@ -56,6 +56,13 @@ impl Hardware {
         (set, unset)
     }
 
+    /// Changes attributes from outside; counts as a change.
+    pub(crate) fn set(&mut self, set: BTreeMap<AttributeName, Value>, unset: BTreeSet<AttributeName>) {
+        self.had.extend(set.iter().map(|(name, value)| (name.clone(), value.to_string())));
+        self.record.retain(|name, _| !unset.contains(name));
+        self.record.extend(set);
+    }
+
     /// What a probe by `agent` finds.
     pub(crate) fn probe(&self, agent: usize) -> Probe {
         if self.plugged && self.agent == agent { Probe::Found(self.record.clone()) } else { Probe::Absent }

@@ -93,6 +93,7 @@ pub(crate) enum Item {
     Repeat(Publication),
     Saved(usize, u32, EffectId, agent::SaveOutcome),
     Probed(usize, u32, EffectId, Arc<str>, Option<agent::Probe>),
+    SetDone(usize, u32, EffectId, agent::SetOutcome),
     Produce(u32, EffectId, OutgoingRecord),
     /// A record whose producer has long given up on it.
     Straggler(OutgoingRecord),
@@ -323,6 +324,11 @@ impl World {
                 let found = seen.unwrap_or_else(|| self.probe(index, &serial));
                 if self.raes[index].life == life {
                     self.agent_event(index, agent::Event::Probed(id, found));
+                }
+            }
+            Item::SetDone(index, life, id, outcome) => {
+                if self.raes[index].life == life {
+                    self.agent_event(index, agent::Event::SetDone(id, outcome));
                 }
             }
             Item::Produce(life, id, record) => {

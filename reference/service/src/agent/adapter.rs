@@ -7,7 +7,7 @@ use std::{
 };
 
 use dmp_core::{
-    agent::{Agent, Change, Effect, Event, SaveOutcome},
+    agent::{Agent, Change, Effect, Event, SaveOutcome, SetOutcome},
     core::{ConnectionId, EffectId},
 };
 use tokio::sync::{MutexGuard, mpsc};
@@ -178,6 +178,11 @@ impl drive::Adapter for Adapter<'_> {
                 }
             }
             Effect::Probe(id, hardware) => self.known.push_back(Event::Probed(id, self.shelf.probe(&hardware))),
+            // Devices speak to this RAE, and it has no way to speak to them.
+            Effect::Set { id, .. } => {
+                let refused = SetOutcome::Refused("devices at this RAE cannot be changed from outside".to_owned());
+                self.known.push_back(Event::SetDone(id, refused));
+            }
             Effect::Fact(fact) => self.gauges.tell(&fact),
             Effect::Stopped => return Flow::Stopped,
         }

@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
-use dmp_core::agent::{Fact, Published};
+use dmp_core::{
+    agent::{Fact, Published},
+    event::CommandName,
+};
 
 use crate::metrics::{Counter, Gauge, Latency, Metrics};
+
+/// What is published, as the label `kind` has it.
+const KINDS: [&str; 4] = ["status", "delta", "snapshot", "reply"];
 
 /// Handles on the series of an agent.
 #[derive(Clone)]
 pub(super) struct Gauges {
-    recorded: [Counter; 3],
-    acknowledged: [Counter; 3],
+    recorded: [Counter; KINDS.len()],
+    acknowledged: [Counter; KINDS.len()],
     shed: Counter,
     refused_reports: Counter,
     refused_devices: Counter,
     save_retries: Counter,
+    commands: [Counter; 4],
+    repeated_commands: Counter,
+    refused_commands: Counter,
     forgotten: Counter,
     outbox: Gauge,
     pub(super) present: Gauge,
@@ -27,8 +36,7 @@ pub(super) struct Gauges {
 
 impl Gauges {
     pub(super) fn new(metrics: &Metrics, outbox_cap: usize) -> Gauges {
-        let kinds = ["status", "delta", "snapshot"];
-        let by_kind = |name, help| kinds.map(|kind| metrics.counter(name, help, &[("kind", kind)]));
+        let by_kind = |name, help| KINDS.map(|kind| metrics.counter(name, help, &[("kind", kind)]));
         let counter = |name, help| metrics.counter(name, help, &[]);
         let restarts = |stage| {
             let help = "Times a stage was started again after a failure.";
@@ -42,6 +50,12 @@ impl Gauges {
             refused_reports: counter("dmp_agent_refused_reports_total", "Reports or probes refused."),
             refused_devices: counter("dmp_agent_refused_devices_total", "Devices not taken: too many."),
             save_retries: counter("dmp_agent_save_retries_total", "Saves that failed, or may have."),
+            commands: CommandName::ALL.map(|name| {
+                let help = "Commands that were executed, well or in vain.";
+                metrics.counter("dmp_agent_commands_total", help, &[("kind", name.as_str())])
+            }),
+            repeated_commands: counter("dmp_agent_repeated_commands_total", "Commands that came again."),
+            refused_commands: counter("dmp_agent_refused_commands_total", "Commands that were not executed."),
             forgotten: counter("dmp_agent_forgotten_total", "Devices forgotten."),
             outbox: metrics.gauge("dmp_agent_outbox", "Events that wait, to within a tenth of the bound.", &[]),
             present: metrics.gauge("dmp_agent_devices_present", "Devices attached and heard.", &[]),
@@ -65,6 +79,10 @@ impl Gauges {
             Fact::RefusedReport(_) => self.refused_reports.increment(),
             Fact::RefusedDevice(_) => self.refused_devices.increment(),
             Fact::SaveRetried => self.save_retries.increment(),
+            Fact::TookCommand(..) => {}
+            Fact::ExecutedCommand { name, .. } => self.commands[*name as usize].increment(),
+            Fact::RepeatedCommand(_) => self.repeated_commands.increment(),
+            Fact::RefusedCommand { .. } => self.refused_commands.increment(),
             Fact::Forgotten(_) => self.forgotten.increment(),
             Fact::Outbox(depth) => self.outbox.set_count(*depth),
         }
@@ -76,5 +94,6 @@ fn kind(of: &Published) -> usize {
         Published::Status => 0,
         Published::Delta(..) => 1,
         Published::Snapshot(..) => 2,
+        Published::Reply(_) => 3,
     }
 }

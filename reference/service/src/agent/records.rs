@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use dmp_core::{
-    agent::{Change, SaveOutcome, Saved, SavedDevice},
+    agent::{Change, SaveOutcome, Saved, SavedCommand, SavedDevice},
     id::{Device, Epoch},
 };
 use rusqlite::{Connection, params};
@@ -22,6 +22,7 @@ pub(super) struct Records {
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS boot (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS device (device TEXT PRIMARY KEY, saved TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS command (number INTEGER PRIMARY KEY, saved TEXT NOT NULL);
 ";
 
 impl Records {
@@ -78,6 +79,12 @@ fn load(connection: &Connection) -> anyhow::Result<Saved> {
             .devices
             .insert(Device(device.parse().with_context(|| format!("device id {device:?}"))?), Arc::new(record));
     }
+    let mut commands = connection.prepare("SELECT number, saved FROM command")?;
+    for row in commands.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))? {
+        let (number, text) = row?;
+        let command: SavedCommand = serde_json::from_str(&text).with_context(|| format!("command number {number}"))?;
+        saved.commands.insert(u64::try_from(number)?, command);
+    }
     Ok(saved)
 }
 
@@ -109,6 +116,14 @@ fn write(connection: &Connection, change: &Change) -> anyhow::Result<()> {
             let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO device VALUES (?1, ?2)")?;
             statement.execute(params![device.to_string(), text])?;
         }
+        Change::Command(number, command) => {
+            let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO command VALUES (?1, ?2)")?;
+            statement.execute(params![i64::try_from(*number)?, serde_json::to_string(command)?])?;
+        }
+        Change::ForgetCommand(number) => {
+            let mut statement = connection.prepare_cached("DELETE FROM command WHERE number = ?1")?;
+            statement.execute([i64::try_from(*number)?])?;
+        }
         Change::Forget(device) => {
             connection.prepare_cached("DELETE FROM device WHERE device = ?1")?.execute([device.to_string()])?;
         }
@@ -128,6 +143,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 mod tests {
     use super::*;
     use dmp_core::{
+        event::ReplyOutcome,
         id::{Seq, Session},
         time::Wall,
     };
@@ -153,10 +169,21 @@ mod tests {
         let devices = vec![Change::Device(kept, record.clone()), Change::Device(gone, record.clone())];
         assert_eq!(records.save(devices).await, SaveOutcome::Durable);
         let boot = Epoch::FIRST.next().expect("a second epoch");
-        assert_eq!(records.save(vec![Change::Boot(boot), Change::Forget(gone)]).await, SaveOutcome::Durable);
+        let ended = SavedCommand { id: uuid::Uuid::from_u128(9), outcome: Some(ReplyOutcome::error("no")) };
+        let changes = vec![
+            Change::Boot(boot),
+            Change::Forget(gone),
+            Change::Command(7, SavedCommand { outcome: None, ..ended.clone() }),
+            Change::Command(8, SavedCommand { id: uuid::Uuid::from_u128(8), outcome: None }),
+            Change::Command(9, ended.clone()),
+            Change::ForgetCommand(7),
+        ];
+        assert_eq!(records.save(changes).await, SaveOutcome::Durable);
         drop(records);
         let saved = Records::open(&path).await.expect("it opens again").load().await.expect("it reads");
-        assert_eq!(saved, Saved { boot: Some(boot), devices: BTreeMap::from([(kept, record)]) });
+        let begun = SavedCommand { id: uuid::Uuid::from_u128(8), outcome: None };
+        let commands = BTreeMap::from([(8, begun), (9, ended)]);
+        assert_eq!(saved, Saved { boot: Some(boot), devices: BTreeMap::from([(kept, record)]), commands });
     }
 
     #[tokio::test]

@@ -210,24 +210,62 @@ fn a_restart_publishes_nothing_of_a_device_before_its_probe_has_ended() {
     );
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Lets the clocks pass without a timer, then one probe answer "absent".
+fn stays_absent(rig: &mut Rig, time: Duration) {
+    rig.advance(rig.now.mono + time);
+    rig.pass(Duration::from_secs(31));
+    rig.answer_probes(&Probe::Absent);
+}
+
 #[test]
 fn a_device_that_is_gone_for_long_is_forgotten() {
     let mut rig = Rig::online(config());
     let device = rig.plug(HW, attributes([("a", 1)]));
     rig.event(Event::Detached { hardware: HW.into() });
-    rig.now.wall.0 += 6 * 24 * 3_600_000;
-    rig.pass(Duration::from_secs(31));
-    rig.answer_probes(&Probe::Absent);
+    stays_absent(&mut rig, 6 * DAY);
     assert!(rig.disk.devices.contains_key(&device));
-    rig.now.wall.0 += 24 * 3_600_000;
-    rig.pass(Duration::from_secs(31));
-    rig.answer_probes(&Probe::Absent);
+    stays_absent(&mut rig, DAY);
     assert!(rig.facts().contains(&Fact::Forgotten(device)));
     assert!(rig.disk.devices.is_empty());
     rig.acknowledge_all();
     rig.effects.clear();
     rig.pass(Duration::from_secs(600));
     assert!(rig.published().is_empty() && rig.probes.is_empty());
+}
+
+#[test]
+fn a_step_of_the_wall_clock_forgets_nobody_and_keeps_nobody() {
+    for days in [-30, 30] {
+        let mut rig = Rig::online(config());
+        let device = rig.plug(HW, attributes([("a", 1)]));
+        rig.now.wall.0 += days * 24 * 3_600_000;
+        stays_absent(&mut rig, Duration::ZERO);
+        assert!(rig.disk.devices.contains_key(&device), "absent for one probe, not for {days} days");
+        stays_absent(&mut rig, 7 * DAY);
+        assert!(rig.disk.devices.is_empty(), "absent for 7 days, whatever the clock says");
+    }
+}
+
+#[test]
+fn the_time_that_the_rae_was_off_counts_for_what_its_next_life_does_not_find() {
+    let mut rig = Rig::online(config());
+    let device = rig.plug(HW, attributes([("a", 1)]));
+    let (disk, off_for) = (rig.disk, |days: i64| Wall(1_700_000_000_000 + days * 24 * 3_600_000));
+    for (days, is_there) in [(8, false), (6, true), (-30, true)] {
+        let mut rig = Rig::new(config(), disk.clone(), 2);
+        rig.now.wall = off_for(days);
+        rig.event(Event::Start);
+        rig.answer_probes(&Probe::Absent);
+        assert_eq!(rig.disk.devices.contains_key(&device), is_there, "off for {days} days");
+    }
+    let mut rig = Rig::new(config(), disk, 2);
+    rig.now.wall = off_for(8);
+    rig.event(Event::Start);
+    rig.answer_probes(&Probe::Found(attributes([("a", 1)])));
+    stays_absent(&mut rig, Duration::ZERO);
+    assert!(rig.disk.devices.contains_key(&device), "it was found in this life");
 }
 
 #[test]
