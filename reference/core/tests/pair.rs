@@ -13,6 +13,8 @@ mod broker;
 mod carry;
 #[path = "pair/cloud.rs"]
 mod cloud;
+#[path = "pair/commands.rs"]
+mod commands;
 #[path = "pair/device.rs"]
 mod device;
 #[path = "pair/faults.rs"]
@@ -150,4 +152,27 @@ fn the_same_seed_ends_in_the_same_world() {
     let (one, two) = (end(7), end(7));
     assert_eq!(one, two);
     assert_eq!(one.2, Mono(0) + LOAD + BOUND + SNAPSHOT_EVERY + PROBE_EVERY);
+}
+
+#[test]
+fn a_command_is_executed_at_most_once_and_answered_unless_it_or_its_agent_was_lost() {
+    let (mut executed, mut answered) = (0, 0);
+    for seed in 3000..3040 {
+        let mut world = World::new(seed, Faults::drawn(seed), Qos::AtLeastOnce);
+        for _ in 0..100 {
+            world.run(LOAD / 100);
+            world.issue_command();
+        }
+        (world.faults, world.calm) = (Faults::NONE, true);
+        world.run(BOUND);
+        verify(&world, "after the bound");
+        let (book, replies) = (&world.commands, world.replies());
+        assert!(replies.keys().all(|id| book.taken.contains(id) || book.refused.contains(id)), "seed {seed}");
+        let lives_lost = ["agent crash", "agent stop"].iter().any(|fault| world.reached.contains_key(fault));
+        let unanswered = book.taken.iter().filter(|id| !replies.contains_key(id)).count();
+        assert!(unanswered == 0 || lives_lost, "seed {seed}: {unanswered} without a reply");
+        executed += book.taken.len();
+        answered += replies.len();
+    }
+    assert!(executed > 1000 && answered > executed / 2, "{executed} executed, {answered} answered");
 }

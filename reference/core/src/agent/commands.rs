@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   message -> decoded -> known id?  its reply again, or nothing while it is under way
-//!                      -> refused:   an error reply
-//!                      -> taken:     id saved -> acknowledged, executed -> outcome saved -> reply
+//!                      -> malformed, or too many: an error reply, and nothing is kept
+//!                      -> taken:     id saved -> acknowledged, executed or refused -> outcome saved -> reply
 //! ```
 //!
 //! An id is durable before its command is executed, so a restart in between answers a repeat with "interrupted" instead of
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{Agent, Effect, Fact, MAX_REMEMBERED, Message, SavedCommand, SetOutcome, machine::Life};
 use crate::{
     core::{EffectId, PacketId},
-    event::{BadCommand, Command, CommandKind, Reply, ReplyOutcome, Topic},
+    event::{BadCommand, Command, CommandKind, CommandName, Reply, ReplyOutcome, Topic},
     id::{Device, Session},
     time::Now,
 };
@@ -54,7 +54,8 @@ pub(super) struct Commands {
 #[derive(Debug)]
 pub(super) struct UnderWay {
     pub(super) session: Session,
-    pub(super) device: Device,
+    /// The session's device, as the agent knew it when the command was taken.
+    pub(super) device: Option<Device>,
     pub(super) kind: CommandKind,
     pub(super) step: Step,
 }
@@ -151,25 +152,27 @@ impl Agent {
 
     /// A command has ended: the outcome is saved, and the reply goes out when it is.
     pub(super) fn end_command(&mut self, number: u64, outcome: ReplyOutcome, effects: &mut Vec<Effect>) {
-        let Some(under_way) = self.commands.under_way.remove(&number) else { return };
-        let Some(command) = self.commands.memory.get_mut(&number) else { return };
-        command.outcome = Some(outcome.clone());
-        let id = command.id;
-        self.saves.command(number);
-        effects.push(Effect::Fact(match under_way.step {
-            Step::Saving => Fact::RefusedCommand { id: Some(id), reason: "stopping", replied: true },
-            Step::Probe | Step::Snapshot | Step::Turn | Step::Setting(_) => {
-                Fact::ExecutedCommand { id, name: under_way.kind.name(), ok: outcome == ReplyOutcome::Ok }
-            }
-        }));
-        self.outbox.push_reply(&self.config.rae, under_way.session, &Reply { id, outcome });
-        self.forget_commands();
+        let ok = outcome == ReplyOutcome::Ok;
+        if let Some((id, name)) = self.answer_command(number, outcome) {
+            effects.push(Effect::Fact(Fact::ExecutedCommand { id, name, ok }));
+        }
+    }
+
+    /// A command that was taken is not executed: that is its outcome, also for a repeat in better times.
+    pub(super) fn refuse_taken(&mut self, number: u64, (reason, why): Refusal, effects: &mut Vec<Effect>) {
+        if let Some((id, _)) = self.answer_command(number, ReplyOutcome::error(why)) {
+            effects.push(Effect::Fact(Fact::RefusedCommand { id: Some(id), reason, replied: true }));
+        }
     }
 
     /// The agent stops: what is under way has no time to end.
     pub(super) fn interrupt_commands(&mut self, effects: &mut Vec<Effect>) {
         for number in self.commands.numbers_where(|_| true) {
-            self.end_command(number, ReplyOutcome::error(INTERRUPTED), effects);
+            if self.commands.is_saving(number) {
+                self.refuse_taken(number, stopping(), effects);
+            } else {
+                self.end_command(number, ReplyOutcome::error(INTERRUPTED), effects);
+            }
         }
         self.acknowledge_arrivals(effects);
     }
@@ -203,8 +206,8 @@ impl Agent {
         if let Some(&number) = self.commands.numbers.get(&id) {
             return self.command_came_again(number, session, effects);
         }
-        match kind.and_then(|kind| Ok((self.admit(id, session, &kind)?, kind))) {
-            Ok((device, kind)) => Some(self.begin_command(id, UnderWay { session, device, kind, step: Step::Saving })),
+        match kind.and_then(|kind| self.admit(id).map(|()| kind)) {
+            Ok(kind) => Some(self.begin_command(id, UnderWay { session, device: None, kind, step: Step::Saving })),
             Err(refusal) => {
                 self.refuse_command(id, session, refusal, effects);
                 None
@@ -212,17 +215,17 @@ impl Agent {
         }
     }
 
-    /// Whether a new command can be taken; its device.
-    fn admit(&mut self, id: Uuid, session: Session, kind: &CommandKind) -> Result<Device, Refusal> {
+    /// Whether a new command can be taken. What is refused here is refused for now: another life may take a repeat.
+    fn admit(&mut self, id: Uuid) -> Result<(), Refusal> {
         if self.life != Life::Running {
-            return Err(("stopping", "the agent stops".to_owned()));
+            return Err(stopping());
         }
         let is_full = self.commands.under_way.len() >= MAX_UNDER_WAY || !self.has_reply_room();
         if is_full || self.commands.turned_away.contains(&id) {
             self.commands.turn_away(id);
             return Err(("busy", "busy".to_owned()));
         }
-        self.check_command(session, kind)
+        Ok(())
     }
 
     fn begin_command(&mut self, id: Uuid, under_way: UnderWay) -> u64 {
@@ -234,6 +237,17 @@ impl Agent {
         self.saves.command(number);
         self.forget_commands();
         number
+    }
+
+    fn answer_command(&mut self, number: u64, outcome: ReplyOutcome) -> Option<(Uuid, CommandName)> {
+        let under_way = self.commands.under_way.remove(&number)?;
+        let command = self.commands.memory.get_mut(&number)?;
+        command.outcome = Some(outcome.clone());
+        let id = command.id;
+        self.saves.command(number);
+        self.outbox.push_reply(&self.config.rae, under_way.session, &Reply { id, outcome });
+        self.forget_commands();
+        Some((id, under_way.kind.name()))
     }
 
     fn command_came_again(&mut self, number: u64, session: Session, effects: &mut Vec<Effect>) -> Option<u64> {
@@ -282,4 +296,8 @@ impl Agent {
             effects.push(Effect::Acknowledge(connection, packet));
         }
     }
+}
+
+fn stopping() -> Refusal {
+    ("stopping", "the agent stops".to_owned())
 }

@@ -32,7 +32,7 @@ pub(super) enum Verdict {
 
 impl Agent {
     /// Whether the command can be executed on what the agent knows now; its device.
-    pub(super) fn check_command(&self, session: Session, kind: &CommandKind) -> Result<Device, Refusal> {
+    fn check_command(&self, session: Session, kind: &CommandKind) -> Result<Device, Refusal> {
         let of_session =
             |(device, slot): (&Device, &super::devices::Slot)| (slot.session() == Some(session)).then_some(*device);
         let device = self.devices.iter().find_map(of_session).ok_or_else(gone)?;
@@ -64,15 +64,20 @@ impl Agent {
 
     /// Begins what the command asks for.
     pub(super) fn execute(&mut self, now: Now, number: u64, effects: &mut Vec<Effect>) {
-        let Some(under_way) = self.commands.under_way.get_mut(&number) else { return };
-        under_way.step = Step::Probe;
-        let (session, device, kind) = (under_way.session, under_way.device, under_way.kind.clone());
+        let Some(under_way) = self.commands.under_way.get(&number) else { return };
+        let kind = under_way.kind.clone();
+        let device = match self.check_command(under_way.session, &kind) {
+            Ok(device) => device,
+            Err(refusal) => {
+                self.refuse_taken(number, refusal, effects);
+                return;
+            }
+        };
+        if let Some(under_way) = self.commands.under_way.get_mut(&number) {
+            (under_way.device, under_way.step) = (Some(device), Step::Probe);
+        }
         if let Some(saved) = self.commands.saved(number) {
             effects.push(Effect::Fact(Fact::TookCommand(saved.id, kind.name())));
-        }
-        if let Err((_, why)) = self.check_command(session, &kind) {
-            self.end_command(number, ReplyOutcome::error(why), effects);
-            return;
         }
         let confirmed = self.devices.get(&device).is_some_and(super::devices::Slot::is_confirmed);
         match kind {
@@ -93,10 +98,9 @@ impl Agent {
     /// The greatest epoch that a `reonboard` for this session names; `None` where none waits for the device's probe.
     pub(super) fn reonboard_above(&self, device: Device) -> Option<Epoch> {
         let session = self.devices.get(&device)?.session()?;
-        let waiting =
-            self.commands.under_way.values().filter(|command| {
-                command.device == device && command.session == session && command.step == Step::Probe
-            });
+        let waiting = self.commands.under_way.values().filter(|command| {
+            command.device == Some(device) && command.session == session && command.step == Step::Probe
+        });
         let named = waiting.filter_map(|command| match command.kind {
             CommandKind::Reonboard { epoch, .. } => Some(epoch),
             CommandKind::Snapshot | CommandKind::Probe | CommandKind::Set { .. } => None,
@@ -106,7 +110,9 @@ impl Agent {
 
     /// The device's probe has ended, and what it changed is done: sessions may have opened, the device may be forgotten.
     pub(super) fn probe_ended(&mut self, device: Device, verdict: Verdict, effects: &mut Vec<Effect>) {
-        for number in self.commands.numbers_where(|command| command.device == device && command.step == Step::Probe) {
+        for number in
+            self.commands.numbers_where(|command| command.device == Some(device) && command.step == Step::Probe)
+        {
             self.after_probe(number, device, verdict, effects);
         }
         self.end_commands_of_former_sessions(device, effects);
@@ -126,7 +132,7 @@ impl Agent {
     /// The device answered to a `set`. What it took is reported as if it had said so itself.
     pub(super) fn set_ended(&mut self, now: Now, number: u64, outcome: &SetOutcome, effects: &mut Vec<Effect>) {
         let Some(under_way) = self.commands.under_way.get(&number) else { return };
-        let (device, kind) = (under_way.device, under_way.kind.clone());
+        let (Some(device), kind) = (under_way.device, under_way.kind.clone()) else { return };
         let hardware = self.devices.get(&device).map(|slot| slot.hardware.clone());
         let outcome = match (outcome, kind, hardware) {
             (SetOutcome::Done, CommandKind::Set { set, unset }, Some(hardware)) => {
@@ -187,7 +193,7 @@ impl Agent {
     /// Begins the next change of the device, where none is under way.
     fn next_set(&mut self, device: Device, effects: &mut Vec<Effect>) {
         let of_device = |step: fn(Step) -> bool| {
-            move |command: &super::commands::UnderWay| command.device == device && step(command.step)
+            move |command: &super::commands::UnderWay| command.device == Some(device) && step(command.step)
         };
         if !self.commands.numbers_where(of_device(|step| matches!(step, Step::Setting(_)))).is_empty() {
             return;
@@ -212,7 +218,8 @@ impl Agent {
     }
 
     fn end_awaiting_snapshot(&mut self, device: Device, outcome: &ReplyOutcome, effects: &mut Vec<Effect>) {
-        for number in self.commands.numbers_where(|command| command.device == device && command.step == Step::Snapshot)
+        for number in
+            self.commands.numbers_where(|command| command.device == Some(device) && command.step == Step::Snapshot)
         {
             self.end_command(number, outcome.clone(), effects);
         }
@@ -223,7 +230,7 @@ impl Agent {
         let current = self.devices.get(&device).and_then(super::devices::Slot::session);
         let former = self.commands.numbers_where(|command| {
             let waits = matches!(command.step, Step::Snapshot | Step::Turn);
-            command.device == device && waits && current != Some(command.session)
+            command.device == Some(device) && waits && current != Some(command.session)
         });
         for number in former {
             self.end_command(number, ReplyOutcome::error(gone().1), effects);

@@ -6,17 +6,25 @@ use std::{
     time::Duration,
 };
 
+use uuid::Uuid;
+
 use super::*;
 use crate::{
     core::Core,
-    event::{self, Body, CONNECTION, MAX_PAYLOAD_BYTES, Presence, PresenceState, StateEvent, Topic},
-    id::{Device, Epoch, Seq, Version},
+    event::{
+        self, Body, CONNECTION, Command, CommandKind, CommandName, MAX_PAYLOAD_BYTES, Presence, PresenceState, Reply,
+        ReplyOutcome, StateEvent, Topic,
+    },
+    id::{Device, Epoch, Seq, Session, Version},
     time::{Mono, Now, Wall},
 };
 
+mod commands;
 mod connection;
 mod lifecycle;
 mod outbox;
+mod random;
+mod reonboard;
 
 fn config() -> Config {
     Config {
@@ -31,6 +39,10 @@ fn config() -> Config {
         status_wait: Duration::from_secs(2),
         backoff: Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) },
     }
+}
+
+fn set<const N: usize>(list: [(&str, i64); N]) -> CommandKind {
+    CommandKind::Set { set: attributes(list), unset: BTreeSet::new() }
 }
 
 fn name(text: &str) -> AttributeName {
@@ -52,6 +64,10 @@ struct Rig {
     will: Option<Publication>,
     saves: Vec<EffectId>,
     probes: Vec<(EffectId, Arc<str>)>,
+    sets: Vec<(EffectId, Arc<str>, BTreeMap<AttributeName, Value>)>,
+    /// Messages that came from the broker.
+    arrived: u16,
+    acknowledged: Vec<PacketId>,
     /// Everything else that came out.
     effects: Vec<Effect>,
 }
@@ -61,7 +77,9 @@ impl Rig {
         let now = Now { mono: Mono(0), wall: Wall(1_700_000_000_000) };
         let agent = Agent::new(config, disk.clone(), seed);
         let (saves, probes, effects) = (Vec::new(), Vec::new(), Vec::new());
-        Rig { agent, now, disk, disk_works: true, connection: None, will: None, saves, probes, effects }
+        let (disk_works, connection, will, arrived) = (true, None, None, 0);
+        let (sets, acknowledged) = (Vec::new(), Vec::new());
+        Rig { agent, now, disk, disk_works, connection, will, saves, probes, sets, arrived, acknowledged, effects }
     }
 
     /// Started, with a boot on disk and "online" acknowledged.
@@ -104,12 +122,14 @@ impl Rig {
                     (self.connection, self.will) = (Some(*connection), will.clone());
                 }
                 Effect::Save(id, changes) => {
-                    for change in changes.iter().filter(|_| self.disk_works) {
+                    for change in changes.iter() {
                         self.disk.apply(change.clone());
                     }
                     self.saves.push(*id);
                 }
                 Effect::Probe(id, hardware) => self.probes.push((*id, hardware.clone())),
+                Effect::Set { id, hardware, set, .. } => self.sets.push((*id, hardware.clone(), set.clone())),
+                Effect::Acknowledge(_, packet) => self.acknowledged.push(*packet),
                 _ => {}
             }
             self.effects.push(effect);
@@ -170,6 +190,7 @@ impl Rig {
     /// The published state events since the last clear, with DUP.
     fn published(&self) -> Vec<(StateEvent, bool)> {
         let publishes = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Publish { of: Published::Reply(_), .. } => None,
             Effect::Publish { message, dup, .. } => Some((message, *dup)),
             _ => None,
         });
@@ -198,6 +219,85 @@ impl Rig {
             .iter()
             .filter_map(|effect| if let Effect::Fact(fact) = effect { Some(*fact) } else { None })
             .collect()
+    }
+
+    /// Online, with one device and its opening snapshot acknowledged; its session.
+    fn with_device(hardware: &str) -> (Rig, Session) {
+        let mut rig = Rig::online(config());
+        let device = rig.plug(hardware, attributes([("a", 1)]));
+        rig.acknowledge_all();
+        rig.effects.clear();
+        let session = rig.disk.devices[&device].session;
+        (rig, session)
+    }
+
+    /// A command to this session as it comes from the broker, with the next packet id.
+    fn message(&self, session: Session, id: Uuid, kind: CommandKind) -> Message {
+        let payload = Command { id, expires_at: Wall(0), kind }.encode().into();
+        let topic = Topic::Command(config().rae, session).to_string().into();
+        Message { topic, payload, packet: None, dup: false, retain: false }
+    }
+
+    fn send(&mut self, message: Message) {
+        self.arrived += 1;
+        let message = Message { packet: Some(PacketId(self.arrived)), ..message };
+        self.event(Event::Message(self.connection.unwrap(), message));
+    }
+
+    /// Sends a command with a new id.
+    fn command(&mut self, session: Session, kind: CommandKind) -> Uuid {
+        let id = Uuid::from_u128(1 << 64 | u128::from(self.arrived));
+        self.send(self.message(session, id, kind));
+        id
+    }
+
+    fn send_bytes(&mut self, session: Session, payload: &[u8]) {
+        let message = self.message(session, Uuid::nil(), CommandKind::Probe);
+        self.send(Message { payload: Bytes::copy_from_slice(payload), ..message });
+    }
+
+    /// From now on saves are answered, the one under way too.
+    fn save_works(&mut self) {
+        self.disk_works = true;
+        for id in std::mem::take(&mut self.saves) {
+            self.event(Event::Saved(id, SaveOutcome::Durable));
+        }
+    }
+
+    fn cut_and_back(&mut self) {
+        self.cut();
+        self.pass(Duration::from_secs(2));
+        self.accept();
+    }
+
+    /// The replies that were published, each time that they were.
+    fn replies(&self) -> Vec<(Uuid, ReplyOutcome)> {
+        let publishes = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Publish { message, of: Published::Reply(_), .. } => Some(message),
+            _ => None,
+        });
+        let decoded = publishes.map(|message| {
+            assert!(matches!(message.topic.parse(), Ok(Topic::Reply(..))) && !message.retain);
+            let Reply { id, outcome } = Reply::decode(&message.payload).unwrap();
+            (id, outcome)
+        });
+        decoded.collect()
+    }
+
+    fn refusals(&self) -> Vec<&'static str> {
+        let reason = |fact| if let Fact::RefusedCommand { reason, .. } = fact { Some(reason) } else { None };
+        self.facts().into_iter().filter_map(reason).collect()
+    }
+
+    /// What was published, presence apart.
+    fn published_as(&self) -> Vec<Published> {
+        let of = |effect: &Effect| if let Effect::Publish { of, .. } = effect { Some(*of) } else { None };
+        self.effects.iter().filter_map(of).filter(|of| *of != Published::Status).collect()
+    }
+
+    fn causes(&self) -> Vec<SnapshotCause> {
+        let cause = |of| if let Published::Snapshot(_, _, cause) = of { Some(cause) } else { None };
+        self.published_as().into_iter().filter_map(cause).collect()
     }
 }
 

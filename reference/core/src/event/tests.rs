@@ -14,6 +14,8 @@ use crate::{
     time::Wall,
 };
 
+mod command;
+
 const STATE: &str = "dmp/v1/s07/RAE-0000042/0f8fad5b-d9cb-469f-a165-70867728950e/state";
 const STATUS: &str = "dmp/v1/s07/RAE-0000042/status";
 

@@ -52,6 +52,9 @@ pub(crate) enum Down {
 pub(crate) struct Broker {
     lines: BTreeMap<Client, (Line, Option<Publication>)>,
     retained: BTreeMap<Arc<str>, Bytes>,
+    /// What each agent's connection subscribed to; gone with it, as its session is clean.
+    subscriptions: BTreeMap<Client, Vec<String>>,
+    last_packet: u16,
     /// The bridge's session: it outlives its connections, and was there before the first agent.
     session: Session,
     /// What the bridge acknowledged and nobody has looked at yet.
@@ -103,6 +106,7 @@ impl Broker {
 
     /// The connection of a client is gone without a word: its will is published.
     pub(crate) fn cut(&mut self, client: Client, out: &mut Vec<(Line, Down)>) {
+        self.subscriptions.remove(&client);
         if let Some((_, Some(will))) = self.lines.remove(&client) {
             self.route(&will, out);
         }
@@ -119,10 +123,15 @@ impl Broker {
             }
             Up::Subscribe { packet, filters } => {
                 out.push((line, Down::Subscribed(packet)));
+                if line.client != Client::Bridge {
+                    self.subscriptions.insert(line.client, filters.clone());
+                }
                 self.replay(line, &filters, out);
             }
-            Up::Acknowledge(packet) => self.acknowledge(packet, out),
+            Up::Acknowledge(packet) if line.client == Client::Bridge => self.acknowledge(packet, out),
+            Up::Acknowledge(_) => {}
             Up::Disconnect => {
+                self.subscriptions.remove(&line.client);
                 self.lines.remove(&line.client);
             }
         }
@@ -133,6 +142,10 @@ impl Broker {
         if message.retain {
             self.retained.insert(message.topic.clone(), message.payload.clone());
         }
+        if message.topic.ends_with("/cmd") {
+            self.route_down(message, out);
+            return;
+        }
         let connected = self.line(Client::Bridge);
         let (topic, payload) = (message.topic.clone(), message.payload.clone());
         let forwarded = Message { topic, payload, packet: None, dup: false, retain: false };
@@ -141,6 +154,19 @@ impl Broker {
             Qos::AtLeastOnce => self.session.waiting.push_back(forwarded),
         }
         self.pump(out);
+    }
+
+    /// A command reaches the RAE that it is for, if that is connected and has subscribed; else nobody keeps it.
+    fn route_down(&mut self, message: &Publication, out: &mut Vec<(Line, Down)>) {
+        for (client, filters) in &self.subscriptions {
+            let Some(&(line, _)) = self.lines.get(client) else { continue };
+            if filters.iter().any(|filter| is_matched(filter, &message.topic)) {
+                self.last_packet = self.last_packet % 60_000 + 1;
+                let (topic, payload) = (message.topic.clone(), message.payload.clone());
+                let packet = Some(PacketId(self.last_packet));
+                out.push((line, Down::Message(Message { topic, payload, packet, dup: false, retain: false })));
+            }
+        }
     }
 
     fn replay(&mut self, line: Line, filters: &[String], out: &mut Vec<(Line, Down)>) {
@@ -178,4 +204,11 @@ impl Broker {
             out.push((line, Down::Message(message)));
         }
     }
+}
+
+/// Whether a filter with `+` levels takes this topic.
+fn is_matched(filter: &str, topic: &str) -> bool {
+    let (filter, topic) = (filter.split('/'), topic.split('/'));
+    filter.clone().count() == topic.clone().count()
+        && filter.zip(topic).all(|(level, name)| level == "+" || level == name)
 }

@@ -59,7 +59,7 @@ impl World {
                 }
                 agent::Effect::Fact(agent::Fact::Shed(..)) => self.count("shed"),
                 agent::Effect::Fact(agent::Fact::SaveRetried) => self.count("save retried"),
-                agent::Effect::Fact(_) => {}
+                agent::Effect::Fact(fact) => self.commands.tell(&fact),
             }
         }
     }

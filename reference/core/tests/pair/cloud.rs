@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dmp_core::{
     bridge::OutgoingRecord,
     dead_letter::header,
-    event::{self, Event, kafka_topic},
+    event::{self, Event, Reply, kafka_topic},
     id::{Device, Rae, Session},
     merge::{DeviceState, Rows, SessionRow},
     registry::{Offset, Partition, Record},
@@ -24,6 +24,8 @@ pub(crate) struct Log {
     /// What each seq of a session said.
     said: BTreeMap<(Session, u64), Bytes>,
     pub(crate) committed: [Offset; PARTITIONS],
+    /// What stands in the topic of replies, each with the session's topic.
+    pub(crate) replies: Vec<(Bytes, Reply)>,
 }
 
 impl Log {
@@ -33,6 +35,11 @@ impl Log {
     /// If a seq appears for the first time below one of its session that has appeared (C4), or says something else than
     /// before (C1).
     pub(crate) fn append(&mut self, record: OutgoingRecord) -> (Partition, Offset) {
+        if record.topic == kafka_topic::REPLIES {
+            self.replies.push((record.key.clone(), Reply::decode(&record.value).expect("an agent's reply")));
+            self.stored.insert((record.key, record.value));
+            return (0, 0);
+        }
         let value = |name| record.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());
         let partition = crc32fast::hash(&record.key) as usize % PARTITIONS;
         if record.topic == kafka_topic::DEAD_LETTER {

@@ -24,6 +24,7 @@ use rand_pcg::Pcg64;
 use crate::{
     broker::{Broker, Client, Down, Line, Up},
     cloud::{Log, PARTITIONS, Store},
+    commands::CommandBook,
     device::Hardware,
     faults::{Fault, Faults},
 };
@@ -52,6 +53,8 @@ pub(crate) struct World {
     /// Whether nothing happens on the devices any more.
     pub(crate) calm: bool,
     pub(crate) reached: BTreeMap<&'static str, u64>,
+    /// What became of commands at the agents.
+    pub(crate) commands: CommandBook,
 }
 
 pub(crate) struct RaeSide {
@@ -132,6 +135,7 @@ impl World {
             faults,
             calm: false,
             reached: BTreeMap::new(),
+            commands: CommandBook::default(),
         };
         for index in 0..3 {
             world.after_ms(0, 500, Item::StartAgent(index));
@@ -202,6 +206,29 @@ impl World {
             self.registry.life += 1;
             self.after_ms(100, 2000, Item::StartRegistry);
         }
+    }
+
+    /// The RAE's disk is lost: it comes back knowing nothing.
+    pub(crate) fn wipe_agent(&mut self, index: usize) {
+        self.crash_agent(index);
+        self.raes[index].disk = Saved::default();
+        self.count("agent wiped");
+    }
+
+    /// The clock of a RAE steps while it runs.
+    pub(crate) fn step_clock(&mut self, index: usize, by_ms: i64) {
+        self.raes[index].skew_ms += by_ms;
+        self.count("clock step");
+    }
+
+    /// The device is unplugged here and plugged in there.
+    pub(crate) fn move_device(&mut self, device: usize, to: usize) {
+        let hardware: Arc<str> = self.devices[device].serial.as_str().into();
+        let from = std::mem::replace(&mut self.devices[device].agent, to);
+        self.devices[device].plugged = true;
+        self.agent_event(from, agent::Event::Detached { hardware: hardware.clone() });
+        self.agent_event(to, agent::Event::Detected { hardware });
+        self.count("device moved");
     }
 
     /// The group gives the partitions anew, with or without a drain.
