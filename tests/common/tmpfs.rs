@@ -18,7 +18,7 @@ impl Tmpfs {
     pub fn mount(mib: u32) -> Option<Tmpfs> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={mib}m"), "fleetproof-test"], directory.path());
-        mounted.then_some(Tmpfs { directory })
+        mounted.then(|| Tmpfs { directory })
     }
 
     pub fn path(&self) -> &Path {
