@@ -17,6 +17,7 @@ mod commit_safety;
 mod commits;
 mod conservation;
 mod convergence;
+mod effects;
 mod floors;
 mod generator;
 mod lag;
@@ -36,7 +37,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{fleet::plan::Plan, history::Entry, observe::Figures, scenario::Scenario};
 use model::{Fates, Models, Step};
-use verdict::{CheckId, CheckResult};
+use verdict::{CheckId, CheckResult, Outcome};
 
 /// What a target can show; declared by the target before the run. Log, committed offsets and rows are the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +141,15 @@ impl Checks {
         let converged = self.checks.iter().find_map(|check| check.converged_after(&self.models));
         figures.converged_after_s = converged.map(|after| after.as_secs_f64());
         let models = &self.models;
-        self.checks.iter_mut().map(|check| check.finish(models, figures, &fates)).collect()
+        // The generator first: others judge what it fell short of otherwise.
+        let generator = self.checks.iter_mut().find(|check| matches!(check, Check::Generator(_)));
+        let generator = generator.map(|check| check.finish(models, figures, &fates, true)).expect("of the catalogue");
+        let sound = generator.outcome == Outcome::Pass;
+        let others = self.checks.iter_mut().filter(|check| !matches!(check, Check::Generator(_)));
+        let mut results: Vec<_> = others.map(|check| check.finish(models, figures, &fates, sound)).collect();
+        results.push(generator);
+        results.sort_by_key(|result| result.id);
+        results
     }
 }
 
@@ -191,7 +200,8 @@ impl Check {
         }
     }
 
-    fn finish(&mut self, models: &Models, figures: &Figures, fates: &Fates) -> CheckResult {
+    /// `sound` tells whether the generator's own check passed.
+    fn finish(&mut self, models: &Models, figures: &Figures, fates: &Fates, sound: bool) -> CheckResult {
         match self {
             Check::Provenance(check) => check.finish(),
             Check::Attributes(check) => check.finish(),
@@ -206,7 +216,7 @@ impl Check {
             Check::Staleness(check) => check.finish(&models.scenario, figures),
             Check::Lag(check) => check.finish(models, figures),
             Check::Progress(check) => check.finish(models),
-            Check::Conservation(check) => check.finish(models, fates),
+            Check::Conservation(check) => check.finish(models, fates, sound),
             Check::Generator(check) => check.finish(models, fates),
         }
     }

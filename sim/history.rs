@@ -37,6 +37,14 @@ pub enum What {
     FaultBegan(usize),
     /// Fault number `fault` of the scenario has ended: what it held is released.
     FaultEnded(usize),
+    /// Fault number `fault` of the scenario was seen to act, so many times: a process was stopped, connections were cut,
+    /// bytes passed a slow link. What acts through other entries has none of these.
+    FaultActed {
+        /// Which.
+        fault: usize,
+        /// How often.
+        times: u64,
+    },
     /// The generator is behind its plan: the largest lateness since the last such entry.
     Lateness(Duration),
 
@@ -54,6 +62,8 @@ pub enum What {
     Acknowledged(Publish),
     /// The broker acknowledged, or the harness sent at QoS 0, a poison message.
     PoisonSent {
+        /// Number of the fault that it is of.
+        fault: usize,
         /// Its MQTT topic.
         topic: Arc<str>,
         /// Identity of its payload.
@@ -169,12 +179,25 @@ pub enum What {
         /// Whether a fault, or the end of the run, meant it to.
         meant: bool,
     },
+    /// A write of a registry was the first that a limit of its store slowed down since the limit was given.
+    StoreSlowed(Process, StoreLimit),
+    /// How often the writer stage of a registry has failed and was started again, in this life of its process.
+    StageRestarts(Process, u64),
     /// Queues and memory of a process.
     Gauges(Process, Vec<Gauge>),
     /// Memory of the harness itself in bytes: fleet, checks and, on the embedded target, the brokers with their logs.
     OwnMemory(u64),
     /// Something outside the system under test failed, so that nothing can be said: makes the run INVALID.
     Broken(Arc<str>),
+}
+
+/// A limit of the store that a fault sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StoreLimit {
+    /// So many rows per second.
+    Rate,
+    /// So much longer per write.
+    Delay,
 }
 
 /// The place of a phase in every run.

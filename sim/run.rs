@@ -33,7 +33,7 @@ pub struct Progress {
     pub stage: Option<Stage>,
     /// Time since the begin of the run.
     pub elapsed: Duration,
-    /// When the run ends at the latest, from its begin: an estimate.
+    /// When a run that goes well has ended, from its begin: an estimate.
     pub expected: Duration,
     /// Events put on the wire per second, over the last second or so.
     pub published_per_s: f64,

@@ -1,8 +1,10 @@
-//! Whether the run says anything at all: the generator kept its schedule, and nothing around the system broke.
+//! Whether the run says anything at all: the generator kept its schedule, each fault that was ordered was seen to act, and
+//! nothing around the system broke.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    effects::Effects,
     model::{Fate, Fates, Models, brief},
     tally::Tally,
     verdict::{CheckId, CheckResult},
@@ -15,6 +17,7 @@ pub(super) struct Generator {
     tally: Tally,
     lateness: Duration,
     broken: Vec<(Duration, Arc<str>)>,
+    effects: Effects,
 }
 
 /// A RAE that is not online this long after it was to arrive, or by the end of its stay if that is later, says nothing.
@@ -25,10 +28,16 @@ const MOST_BROKEN: usize = 100;
 
 impl Generator {
     pub(super) fn new() -> Generator {
-        Generator { tally: Tally::new(CheckId::Generator), lateness: Duration::ZERO, broken: Vec::new() }
+        Generator {
+            tally: Tally::new(CheckId::Generator),
+            lateness: Duration::ZERO,
+            broken: Vec::new(),
+            effects: Effects::default(),
+        }
     }
 
     pub(super) fn observe(&mut self, models: &Models, entry: &Entry) {
+        self.effects.observe(models, entry);
         match &entry.what {
             What::Lateness(lateness) => {
                 self.lateness = self.lateness.max(*lateness);
@@ -60,7 +69,15 @@ impl Generator {
             });
         }
         self.online(models);
-        let figure = format!("at most {:.1} ms late", self.lateness.as_secs_f64() * 1e3);
+        let (faults, idle) = self.effects.finish(models);
+        let acted = faults - idle.len();
+        for (at, what) in idle {
+            self.tally.fail(at, || (what, Vec::new()));
+        }
+        let mut figure = format!("at most {:.1} ms late", self.lateness.as_secs_f64() * 1e3);
+        if faults > 0 {
+            figure.push_str(&format!(", {acted} of {faults} faults acted"));
+        }
         let limit = format!("{:?}", models.scenario.checks.lateness_at_most);
         self.tally.result(figure, limit, "event of the fleet")
     }

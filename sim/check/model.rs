@@ -223,7 +223,7 @@ impl Models {
             What::Online(rae) => {
                 self.online[rae.0 as usize].get_or_insert(at);
             }
-            What::PoisonSent { topic, payload } => self.letters.poison.push((topic.clone(), *payload)),
+            What::PoisonSent { topic, payload, .. } => self.letters.poison.push((topic.clone(), *payload)),
             What::Appended(record) => return self.appended(record, at),
             What::DeadLettered { source, reason, payload } => self.dead_letter(source, reason, *payload),
             What::Row { device, name, value, version } => return self.row(*device, name, value, *version, at),
@@ -244,6 +244,7 @@ impl Models {
                 self.ledger.on_wire(topic, *payload, Mark::BridgeAcknowledged, at);
             }
             What::BridgeAcknowledged { .. }
+            | What::FaultActed { .. }
             | What::Lateness(_)
             | What::Offline(_)
             | What::Partitions(_)
@@ -253,6 +254,8 @@ impl Models {
             | What::End { .. }
             | What::ProcessStarted(_)
             | What::ProcessEnded { .. }
+            | What::StoreSlowed(..)
+            | What::StageRestarts(..)
             | What::Gauges(..)
             | What::OwnMemory(_)
             | What::Broken(_) => {}

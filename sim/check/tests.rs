@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     fleet::plan::{DeviceIndex, RaeIndex},
-    history::{Copy, Entry, PayloadHash, Stage, What},
+    history::{Copy, Entry, PayloadHash, Stage, StoreLimit, What},
 };
 use story::{BRIDGE, QUIET, REGISTRY, Sent, Story};
 
@@ -528,7 +528,7 @@ fn a_record_that_nobody_sent_fails_conservation_and_poison_does_not_if_it_is_qua
     let mut story = Story::begun();
     let place = story.appended(0, &topic, payload, None);
     story.fails_check(CheckId::C15, "never recorded");
-    story.enter(What::PoisonSent { topic, payload });
+    story.enter(What::PoisonSent { fault: 0, topic, payload });
     story.fails_check(CheckId::C15, "was not quarantined");
     story.quarantine(place, payload);
     story.passes_check(CheckId::C15);
@@ -742,4 +742,187 @@ fn staleness_of_a_device_that_is_never_shown_again_fails_staleness() {
     story.enter(What::Lateness(Duration::ZERO));
     story.fails_check(CheckId::C10, "changes took above");
     story.fails_check(CheckId::C10, "the staleness of a sampled device");
+}
+
+/// A fault of the quiet scenario, from `steady + 1s` on.
+fn with_fault(kind: &str) -> Story {
+    let text = QUIET.replace("probe_every", "qos = 0\nprobe_every");
+    let mut story = Story::begun_of(&format!("{text}[[fault]]\nat = \"steady + 1s\"\n{kind}\n"));
+    story.at += Duration::from_secs(1);
+    story.enter(What::FaultBegan(0));
+    story
+}
+
+/// Of every kind: what shows that it acts.
+fn signs() -> Vec<(&'static str, fn(&mut Story))> {
+    vec![
+        ("missed_updates = { share = 0.5, lasts = \"2s\" }", |story| withheld(story, What::Withheld)),
+        ("qos0_loss = { share = 0.5, lasts = \"2s\" }", |story| withheld(story, What::LostAtQos0)),
+        ("duplicates = { share = 0.5, delay = \"1s\", lasts = \"2s\" }", |story| sent_as(story, Copy::Duplicate)),
+        ("delayed_tails = { share = 0.5, delay = \"1s\", lasts = \"2s\" }", |story| sent_as(story, Copy::Delayed)),
+        ("poison = { kind = \"undecodable\", messages = 1, lasts = \"2s\" }", |story| {
+            let (topic, payload) =
+                (std::sync::Arc::<str>::from("dmp/v1/s00/RAE-0000000/x/state"), PayloadHash::of(b"{"));
+            story.enter(What::PoisonSent { fault: 0, topic: topic.clone(), payload });
+            let place = story.appended(0, &topic, payload, None);
+            story.quarantine(place, payload);
+        }),
+        ("reboot = { share = 1.0, down = \"1s\" }", |story| story.enter(What::Offline(RaeIndex(1)))),
+        ("wipe = { share = 1.0, down = \"1s\" }", |story| story.enter(What::Offline(RaeIndex(1)))),
+        ("gone = { share = 1.0 }", |story| story.enter(What::Offline(RaeIndex(1)))),
+        ("clock_step = { share = 1.0, by = \"-3h\" }", recorded),
+        ("clock_drift = { share = 1.0, rate = 60, lasts = \"1s\" }", recorded),
+        ("move = { share = 1.0, over = \"2s\" }", |story| {
+            let mut moved = story.snapshot(FIRST, 0);
+            moved.publish.rae = RaeIndex(1);
+            story.enter(What::Recorded(moved.publish));
+        }),
+        ("disconnect = { share = 1.0, lasts = \"1s\" }", |story| story.enter(What::Offline(RaeIndex(1)))),
+        ("flapping = { share = 1.0, every = \"1s\", lasts = \"3s\" }", |story| {
+            let mut unplugged = story.snapshot(FIRST, 0);
+            let dmp_core::event::Body::Snapshot { attributes } = &mut unplugged.event.body else {
+                panic!("a snapshot")
+            };
+            let seq = unplugged.event.version.seq;
+            attributes.insert(name("connection"), (Value::Text("detached".into()), seq));
+            story.passes(&unplugged);
+        }),
+        ("kill = { part = \"bridge\", back_after = \"1s\" }", |story| {
+            story.enter(What::ProcessEnded { process: BRIDGE, meant: true });
+        }),
+        ("pause = { part = \"bridge\", lasts = \"1s\" }", acted),
+        ("stage_failure = { times = 3 }", |story| story.enter(What::StageRestarts(REGISTRY, 3))),
+        ("cut_link = { lasts = \"1s\" }", acted),
+        ("slow_link = { bytes_per_s = \"64KiB\", lasts = \"1s\" }", acted),
+        ("throttled_store = { rows_per_s = 9, lasts = \"1s\" }", |story| {
+            story.enter(What::StoreSlowed(REGISTRY, StoreLimit::Rate));
+        }),
+        ("slow_store = { delay = \"9ms\", lasts = \"1s\" }", |story| {
+            story.enter(What::StoreSlowed(REGISTRY, StoreLimit::Delay));
+        }),
+    ]
+}
+
+fn recorded(story: &mut Story) {
+    let event = story.snapshot(FIRST, 0);
+    story.enter(What::Recorded(event.publish));
+}
+
+fn withheld(story: &mut Story, how: fn(crate::history::Publish) -> What) {
+    let event = story.snapshot(FIRST, 0);
+    story.enter(What::Recorded(event.publish));
+    story.enter(how(event.publish));
+}
+
+fn sent_as(story: &mut Story, copy: Copy) {
+    let event = story.snapshot(FIRST, 0);
+    story.passes(&event);
+    story.enter(What::Sent(event.publish, copy, event.payload));
+}
+
+fn acted(story: &mut Story) {
+    story.enter(What::FaultActed { fault: 0, times: 2 });
+}
+
+#[test]
+fn a_fault_that_did_nothing_makes_the_run_invalid_and_one_whose_sign_was_seen_does_not() {
+    let kinds: std::collections::BTreeSet<_> = signs().iter().map(|(kind, _)| kind.split(' ').next()).collect();
+    assert_eq!(kinds.len(), 20, "one of every kind");
+    for (kind, act) in signs() {
+        for acts in [true, false] {
+            let mut story = with_fault(kind);
+            if acts {
+                act(&mut story);
+            }
+            story.at += Duration::from_secs(1);
+            story.enter(What::FaultEnded(0));
+            story.second();
+            if acts {
+                let result = story.result(CheckId::Generator);
+                assert_eq!(result.outcome, Outcome::Pass, "{kind}");
+                assert!(result.figure.ends_with("1 of 1 faults acted"), "{}", result.figure);
+            } else {
+                story.fails_check(CheckId::Generator, "fault did nothing");
+                story.fails_check(CheckId::Generator, "at \"steady + 1s\"");
+                assert_eq!(verdict(&story.results()), Verdict::Invalid, "{kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sign_of_another_fault_or_of_another_time_is_none() {
+    let mut story = with_fault("kill = { part = \"bridge\", back_after = \"1s\" }");
+    story.enter(What::ProcessEnded { process: REGISTRY, meant: true });
+    story.fails_check(CheckId::Generator, "the process did not end by it");
+    let mut story = with_fault("slow_store = { delay = \"9ms\", lasts = \"1s\" }");
+    story.enter(What::StoreSlowed(REGISTRY, StoreLimit::Rate));
+    story.enter(What::FaultEnded(0));
+    story.at += Duration::from_secs(6);
+    story.enter(What::StoreSlowed(REGISTRY, StoreLimit::Delay));
+    story.fails_check(CheckId::Generator, "no registry slowed a write down");
+}
+
+#[test]
+fn a_stage_fails_as_often_as_it_is_told_to_over_all_lives_of_its_process() {
+    for (restarts, words) in [(4, ""), (3, "acted 2 of 3 times"), (1, "fault did nothing: `stage_failure")] {
+        let second = "[[fault]]\nat = \"steady + 2s\"\nstage_failure = { times = 3 }";
+        let mut story = with_fault(&format!("stage_failure = {{ times = 2 }}\n{second}"));
+        story.enter(What::StageRestarts(REGISTRY, 1));
+        story.enter(What::FaultBegan(1));
+        story.enter(What::ProcessEnded { process: REGISTRY, meant: true });
+        story.enter(What::ProcessStarted(REGISTRY));
+        story.enter(What::StageRestarts(REGISTRY, restarts));
+        story.second();
+        if words.is_empty() {
+            story.passes_check(CheckId::Generator);
+        } else {
+            story.fails_check(CheckId::Generator, words);
+        }
+    }
+}
+
+#[test]
+fn what_a_fault_could_not_do_to_a_system_that_fell_by_itself_does_not_hide_its_failure() {
+    let mut story = with_fault("kill = { part = \"bridge\", back_after = \"1s\" }");
+    story.enter(What::ProcessEnded { process: BRIDGE, meant: false });
+    story.second();
+    story.passes_check(CheckId::Generator);
+    story.fails_check(CheckId::C12, "");
+}
+
+#[test]
+fn overdue_events_fail_conservation_unless_the_generator_fell_short_and_then_they_make_it_invalid() {
+    for late in [true, false] {
+        let mut story = Story::begun();
+        let held = story.snapshot(FIRST, 0);
+        story.enter(What::Recorded(held.publish));
+        if late {
+            story.enter(What::Lateness(Duration::from_secs(60)));
+        }
+        story.at += Duration::from_secs(20);
+        story.ends_calmly();
+        if late {
+            let result = story.result(CheckId::C15);
+            let because = "1 events are overdue, and the generator fell short".to_owned();
+            assert_eq!(result.outcome, Outcome::Invalid(because));
+            assert!(result.figure.contains("1 overdue"), "{}", result.figure);
+        } else {
+            story.fails_check(CheckId::C15, "it never left its agent");
+        }
+    }
+}
+
+#[test]
+fn what_vanished_fails_conservation_though_the_generator_fell_short() {
+    let mut story = Story::begun();
+    let lost = story.snapshot(FIRST, 0);
+    story.enter(What::Recorded(lost.publish));
+    story.enter(What::Lateness(Duration::from_secs(60)));
+    story.at += Duration::from_secs(9);
+    let next = story.snapshot(FIRST, 0);
+    story.passes(&next);
+    story.second();
+    story.fails_check(CheckId::C15, "nothing says what became of it");
+    assert_eq!(verdict(&story.results()), Verdict::Fail);
 }

@@ -1,9 +1,10 @@
 //! Bridge and registry as child processes of this binary, so that they can be killed and paused; and the janitor.
 //!
-//! A child is given its configuration as a file, says on its standard output where its metrics are, takes orders on its
-//! standard input, and ends when that does: its parent is gone then, however it went.
+//! A child is given its configuration as a file, says on its standard output where its metrics are and when a limit of
+//! its store first acts, takes orders on its standard input, and ends when that does: its parent is gone then, however it
+//! went.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{io::Write, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use dmp_service::{bridge, registry, store};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::faulty_store::{Brake, FaultyStore};
+use crate::history::StoreLimit;
 
 /// What a child is to be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +46,27 @@ pub(super) fn ready_line(line: &str) -> Option<SocketAddr> {
     line.trim().strip_prefix(READY)?.parse().ok()
 }
 
+/// Before the limit on the line that says that a write was slowed down.
+const SLOWED: &str = "slowed ";
+
+/// The line that says that a limit of the store acts, taken apart.
+pub(super) fn slowed_line(line: &str) -> Option<StoreLimit> {
+    let limit = line.trim().strip_prefix(SLOWED)?;
+    [StoreLimit::Rate, StoreLimit::Delay].into_iter().find(|&of| limit_name(of) == limit)
+}
+
+fn limit_name(limit: StoreLimit) -> &'static str {
+    match limit {
+        StoreLimit::Rate => "rate",
+        StoreLimit::Delay => "delay",
+    }
+}
+
+fn tell_slowed(limit: StoreLimit) {
+    // A parent that is gone ends this process by its standard input.
+    let _nobody_listens = writeln!(std::io::stdout(), "{SLOWED}{}", limit_name(limit));
+}
+
 /// Runs a child process: what the hidden subcommand does.
 ///
 /// # Errors
@@ -58,7 +81,7 @@ pub async fn child_process(config: &Path) -> anyhow::Result<()> {
         }
         ChildConfig::Registry(config) => {
             let url = config.store.url.parse().context("parsing the store's URL")?;
-            let (brake, faults) = (Brake::default(), registry::Faults::default());
+            let (brake, faults) = (Brake::new(tell_slowed), registry::Faults::default());
             let database = store::Database::open(&url, store::Access::Write).await?;
             let running = registry::start(config, FaultyStore::new(database, brake.clone()), faults.clone()).await?;
             println!("{READY}{}", running.http());

@@ -1,18 +1,25 @@
 //! Carries faults out: begins them, and ends what they hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dmp_service::mqtt::Dialer;
 use tokio::task::JoinSet;
 
 use super::{
-    child::ChildOrder, embedded::Embedded, fleet::Fleet, journal::Journal, observe::store::ReadNow, poisoner::Poisoner,
-    process::Processes, proxy::Pace, rae::Order,
+    child::ChildOrder,
+    embedded::Embedded,
+    fleet::Fleet,
+    journal::Journal,
+    observe::{gauges, store::ReadNow},
+    poisoner::Poisoner,
+    process::Processes,
+    proxy::{Pace, Traffic},
+    rae::Order,
 };
 use crate::{
     fleet::plan::{Plan, power_off_after},
-    history::Process,
-    scenario::{FaultKind, OldRae, Part, Scenario},
+    history::{Process, What},
+    scenario::{Fault, FaultKind, OldRae, Part, Scenario},
 };
 
 /// What faults act on.
@@ -31,6 +38,8 @@ pub(super) struct World<'a> {
 #[derive(Default)]
 pub(super) struct Breaker {
     tasks: JoinSet<anyhow::Result<()>>,
+    /// What had passed the link when a fault of it began.
+    traffic: BTreeMap<usize, Traffic>,
 }
 
 impl Breaker {
@@ -63,27 +72,32 @@ impl Breaker {
                 world.fleet.order(fault, share, Order::Disconnect(lasts)).await;
             }
             FaultKind::Kill { part, index, .. } => {
-                world.processes.kill(Process { part, index }).await?;
+                let process = Process { part, index };
+                last_restarts(process, fault, &world).await;
+                world.processes.kill(process).await?;
                 self.read_soon(part, &world);
             }
             FaultKind::Pause { part, index, .. } => {
-                world.processes.pause(Process { part, index })?;
+                world.processes.pause(Process { part, index }).await?;
+                world.journal.enter(What::FaultActed { fault, times: 1 }).await;
                 self.read_soon(part, &world);
             }
             FaultKind::StageFailure { index, times } => {
-                let order = ChildOrder::PanicWriter(times);
-                world.processes.order(Part::Registry, Some(index), &order).await?;
+                let process = Process { part: Part::Registry, index };
+                world.processes.order(process, &ChildOrder::PanicWriter(times)).await?;
             }
-            FaultKind::CutLink { .. } => world.target.proxy().cut(),
+            FaultKind::CutLink { .. } => {
+                self.traffic.insert(fault, world.target.proxy().traffic());
+                world.target.proxy().cut();
+            }
             FaultKind::SlowLink { bytes_per_s, .. } => {
+                self.traffic.insert(fault, world.target.proxy().traffic());
                 world.target.proxy().slow(Pace { bytes_per_second: Some(bytes_per_s), ..Pace::default() });
             }
-            FaultKind::ThrottledStore { rows_per_s, .. } => {
-                order_registries(world, &ChildOrder::Throttle(Some(rows_per_s))).await?;
-            }
-            FaultKind::SlowStore { delay, .. } => {
-                let us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
-                order_registries(world, &ChildOrder::Delay(us)).await?;
+            FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => {
+                if let Some(order) = limit(&world.scenario.faults[fault].kind) {
+                    world.processes.order_running(Part::Registry, &order).await?;
+                }
             }
         }
         Ok(())
@@ -100,12 +114,22 @@ impl Breaker {
                 reapply(fault, world).await
             }
             FaultKind::Pause { part, index, .. } => world.processes.resume(Process { part, index }),
-            FaultKind::CutLink { .. } | FaultKind::SlowLink { .. } => {
+            FaultKind::CutLink { .. } => {
+                let times = self.passed(fault, &world, |traffic| traffic.cut);
                 world.target.proxy().restore();
+                world.journal.enter(What::FaultActed { fault, times }).await;
                 Ok(())
             }
-            FaultKind::ThrottledStore { .. } => order_registries(world, &ChildOrder::Throttle(None)).await,
-            FaultKind::SlowStore { .. } => order_registries(world, &ChildOrder::Delay(0)).await,
+            FaultKind::SlowLink { .. } => {
+                let times = self.passed(fault, &world, |traffic| traffic.bytes);
+                world.target.proxy().restore();
+                world.journal.enter(What::FaultActed { fault, times }).await;
+                Ok(())
+            }
+            FaultKind::ThrottledStore { .. } => {
+                world.processes.order_running(Part::Registry, &ChildOrder::Throttle(None)).await
+            }
+            FaultKind::SlowStore { .. } => world.processes.order_running(Part::Registry, &ChildOrder::Delay(0)).await,
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
             | FaultKind::Duplicates { .. }
@@ -131,6 +155,12 @@ impl Breaker {
         Ok(())
     }
 
+    /// What has passed the link since fault number `fault` began.
+    fn passed(&mut self, fault: usize, world: &World<'_>, of: impl Fn(Traffic) -> u64) -> u64 {
+        let before = self.traffic.remove(&fault).unwrap_or_default();
+        of(world.target.proxy().traffic()).saturating_sub(of(before))
+    }
+
     /// Reads the store at once, while a registry is down: what it had committed must be there already.
     fn read_soon(&mut self, part: Part, world: &World<'_>) {
         if part == Part::Registry {
@@ -140,25 +170,95 @@ impl Breaker {
     }
 }
 
-async fn order_registries(world: World<'_>, order: &ChildOrder) -> anyhow::Result<()> {
-    world.processes.order(Part::Registry, None, order).await
-}
-
-/// Gives a part that was started in mid-run the limits that hold now: those of faults that began before `fault` ended
-/// and end after it.
+/// Gives a registry that was started in mid-run the limits that hold then.
 async fn reapply(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let ended = &world.scenario.faults[fault];
     let FaultKind::Kill { part: Part::Registry, index, .. } = ended.kind else { return Ok(()) };
-    let now = ended.at + ended.kind.lasts();
-    for other in world.scenario.faults.iter().filter(|other| other.at <= now && now < other.at + other.kind.lasts()) {
-        let order = match other.kind {
-            FaultKind::ThrottledStore { rows_per_s, .. } => ChildOrder::Throttle(Some(rows_per_s)),
-            FaultKind::SlowStore { delay, .. } => {
-                ChildOrder::Delay(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX))
-            }
-            _ => continue,
-        };
-        world.processes.order(Part::Registry, Some(index), &order).await?;
+    for order in limits_at(&world.scenario.faults, ended.at + ended.kind.lasts()) {
+        world.processes.order(Process { part: Part::Registry, index }, &order).await?;
     }
     Ok(())
+}
+
+/// The limits of the store that hold at a moment of the load.
+fn limits_at(faults: &[Fault], now: Duration) -> impl Iterator<Item = ChildOrder> {
+    let holds = move |fault: &&Fault| fault.at <= now && now < fault.at + fault.kind.lasts();
+    faults.iter().filter(holds).filter_map(|fault| limit(&fault.kind))
+}
+
+/// The limit that a fault sets to the store.
+fn limit(kind: &FaultKind) -> Option<ChildOrder> {
+    match *kind {
+        FaultKind::ThrottledStore { rows_per_s, .. } => Some(ChildOrder::Throttle(Some(rows_per_s))),
+        FaultKind::SlowStore { delay, .. } => {
+            Some(ChildOrder::Delay(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)))
+        }
+        FaultKind::MissedUpdates { .. }
+        | FaultKind::Qos0Loss { .. }
+        | FaultKind::Duplicates { .. }
+        | FaultKind::DelayedTails { .. }
+        | FaultKind::Poison { .. }
+        | FaultKind::Reboot { .. }
+        | FaultKind::Wipe { .. }
+        | FaultKind::Gone { .. }
+        | FaultKind::ClockStep { .. }
+        | FaultKind::ClockDrift { .. }
+        | FaultKind::Move { .. }
+        | FaultKind::Flapping { .. }
+        | FaultKind::Disconnect { .. }
+        | FaultKind::Kill { .. }
+        | FaultKind::Pause { .. }
+        | FaultKind::StageFailure { .. }
+        | FaultKind::CutLink { .. }
+        | FaultKind::SlowLink { .. } => None,
+    }
+}
+
+/// Reads how often the stage of a registry has failed, before a kill takes the count; at once where none was to fail.
+async fn last_restarts(process: Process, fault: usize, world: &World<'_>) {
+    let of_process = |fault: &Fault| {
+        matches!(fault.kind, FaultKind::StageFailure { index, .. } if index == process.index)
+            && process.part == Part::Registry
+    };
+    if !world.scenario.faults[..fault].iter().any(of_process) {
+        return;
+    }
+    let Some((pid, http)) = world.processes.metrics_of(process) else { return };
+    // A registry that does not answer is judged by what it said last.
+    if let Ok(gauges::Reading { stage_restarts: Some(restarts), .. }) = gauges::read(pid, http).await {
+        world.journal.enter(What::StageRestarts(process, restarts)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_comes_back_is_given_the_limits_that_hold_then_and_no_others() {
+        let text = "# Which limits hold when the registry is back?
+[[phase]]
+name = \"load\"
+lasts = \"30s\"
+[[fault]]
+at = \"2s\"
+slow_store = { delay = \"5ms\", lasts = \"10s\" }
+[[fault]]
+at = \"3s\"
+kill = { part = \"registry\", back_after = \"2s\" }
+[[fault]]
+at = \"4s\"
+throttled_store = { rows_per_s = 100, lasts = \"4s\" }
+[[fault]]
+at = \"15s\"
+throttled_store = { rows_per_s = 200, lasts = \"4s\" }
+";
+        let scenario = Scenario::from_text("limits", text, &[], None).unwrap_or_else(|error| panic!("{error}"));
+        let at = |seconds| limits_at(&scenario.faults, Duration::from_secs(seconds)).collect::<Vec<_>>();
+        // One was given before the kill, one while the registry was down.
+        assert_eq!(at(5), [ChildOrder::Delay(5_000), ChildOrder::Throttle(Some(100))]);
+        assert_eq!(at(8), [ChildOrder::Delay(5_000)]);
+        assert_eq!(at(12), []);
+        assert_eq!(at(15), [ChildOrder::Throttle(Some(200))]);
+    }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -16,29 +16,60 @@ use dmp_core::{
 };
 use dmp_service::store::{Record, Store, StoreError, WriteOutcome};
 
+use crate::history::StoreLimit;
+
 /// What slows the store down; clones speak to the same one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Brake(Arc<Limits>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Limits {
     /// 0 is unlimited.
     rows_per_s: AtomicU64,
     delay_us: AtomicU64,
     /// When the rows taken so far are paid for.
     paid_until: Mutex<Option<Instant>>,
+    /// Told of the first write that each limit slows down after it was given.
+    tell: fn(StoreLimit),
+    rate_told: AtomicBool,
+    delay_told: AtomicBool,
 }
 
 impl Brake {
+    /// No limits yet; `tell` is told of the first write that each of them slows down.
+    pub(super) fn new(tell: fn(StoreLimit)) -> Brake {
+        Brake(Arc::new(Limits {
+            rows_per_s: AtomicU64::new(0),
+            delay_us: AtomicU64::new(0),
+            paid_until: Mutex::new(None),
+            tell,
+            rate_told: AtomicBool::new(true),
+            delay_told: AtomicBool::new(true),
+        }))
+    }
+
     /// Takes only so many rows per second from now on; `None` is unlimited.
     pub(super) fn throttle(&self, rows_per_s: Option<u32>) {
         self.0.rows_per_s.store(rows_per_s.unwrap_or(0).into(), Ordering::Relaxed);
         *self.paid_until() = None;
+        self.0.rate_told.store(false, Ordering::Relaxed);
     }
 
     /// Each write takes so much longer from now on.
     pub(super) fn delay(&self, delay: Duration) {
         self.0.delay_us.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.delay_told.store(false, Ordering::Relaxed);
+    }
+
+    /// Says so once, after a limit was given.
+    fn slowed(&self, limit: StoreLimit) {
+        let told = match limit {
+            StoreLimit::Rate => &self.0.rate_told,
+            StoreLimit::Delay => &self.0.delay_told,
+        };
+        if !told.swap(true, Ordering::Relaxed) {
+            (self.0.tell)(limit);
+        }
     }
 
     /// Waits as long as `rows` cost, behind all that were taken before.
@@ -54,6 +85,7 @@ impl Brake {
             let until = paid_until.map_or(now, |until| until.max(now)) + cost;
             *paid_until.insert(until)
         };
+        self.slowed(StoreLimit::Rate);
         tokio::time::sleep_until(until.into()).await;
     }
 
@@ -87,6 +119,7 @@ impl<S: Store> Store for FaultyStore<S> {
         if half.is_zero() {
             return self.store.write(rows).await;
         }
+        self.brake.slowed(StoreLimit::Delay);
         tokio::time::sleep(half).await;
         let outcome = self.store.write(rows).await;
         tokio::time::sleep(half).await;

@@ -67,7 +67,7 @@ impl Poisoner {
             client.publish(connection, Some(packet), false, &message);
             expect(&mut client, |incoming| matches!(incoming, Incoming::Acknowledged(acked) if *acked == packet))
                 .await?;
-            self.journal.enter(What::PoisonSent { topic, payload }).await;
+            self.journal.enter(What::PoisonSent { fault: self.fault, topic, payload }).await;
         }
         client.disconnect(connection);
         expect(&mut client, |incoming| matches!(incoming, Incoming::Closed(_))).await

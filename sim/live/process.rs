@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -18,13 +19,13 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, Command},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
     task::JoinHandle,
 };
 
 use super::{
-    child::{ChildConfig, ChildOrder, ready_line},
+    child::{ChildConfig, ChildOrder, ready_line, slowed_line},
     journal::Journal,
 };
 use crate::{
@@ -37,6 +38,28 @@ const READY_WITHIN: Duration = Duration::from_secs(40);
 
 /// Longest wait for a child that was told to stop; then it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// Longest wait for the kernel to show a process as stopped.
+const STOPPED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Time between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// An order that nobody could take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) struct NotRunning {
+    process: Process,
+    /// It ended by itself: the system's doing, told by its watcher. Else a fault had taken it down, and the scenario
+    /// contradicts itself.
+    pub(super) by_itself: bool,
+}
+
+impl fmt::Display for NotRunning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = if self.by_itself { "it has ended by itself" } else { "another fault has taken it down" };
+        write!(f, "{} is not running: {why}", name(self.process))
+    }
+}
 
 /// Starts children, and holds those that run.
 #[derive(Debug)]
@@ -93,39 +116,71 @@ impl Processes {
             .await
             .with_context(|| format!("{name} was not ready within {READY_WITHIN:?}"))??;
         let meant = Arc::new(AtomicBool::new(false));
-        let ended = tokio::spawn(watch(child, process, meant.clone(), self.journal.clone()));
+        let said = tokio::spawn(listen(lines, process, self.journal.clone()));
+        let ended = tokio::spawn(watch(child, said, process, meant.clone(), self.journal.clone()));
         self.running.insert(process, Running { pid, http, stdin, meant, ended });
         self.journal.enter(What::ProcessStarted(process)).await;
         Ok(())
     }
 
     /// SIGKILL; returns once it is gone.
+    ///
+    /// # Errors
+    /// [`NotRunning`], as for every order to one process.
     pub(super) async fn kill(&mut self, process: Process) -> anyhow::Result<()> {
-        let Some(running) = self.running.remove(&process) else { return Ok(()) };
-        running.meant.store(true, Ordering::Relaxed);
-        kill(running.pid, Signal::SIGKILL).with_context(|| format!("killing {}", name(process)))?;
+        // Before the signal, so that its watcher knows.
+        self.alive(process)?.meant.store(true, Ordering::Relaxed);
+        self.signal(process, Signal::SIGKILL)?;
+        let running = self.running.remove(&process).expect("signalled just now");
         running.ended.await.context("watching a child")
     }
 
-    /// SIGSTOP.
-    pub(super) fn pause(&self, process: Process) -> anyhow::Result<()> {
-        self.signal(process, Signal::SIGSTOP)
+    /// SIGSTOP; returns once the kernel shows it as stopped.
+    pub(super) async fn pause(&self, process: Process) -> anyhow::Result<()> {
+        let pid = self.signal(process, Signal::SIGSTOP)?;
+        let stopped = async {
+            while !is_stopped(pid)? {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(STOPPED_WITHIN, stopped)
+            .await
+            .with_context(|| format!("{} was not stopped within {STOPPED_WITHIN:?} of SIGSTOP", name(process)))?
     }
 
     /// SIGCONT.
     pub(super) fn resume(&self, process: Process) -> anyhow::Result<()> {
-        self.signal(process, Signal::SIGCONT)
+        self.signal(process, Signal::SIGCONT).map(drop)
     }
 
-    /// Gives an order to all children of `part`, or to one of them.
-    pub(super) async fn order(&mut self, part: Part, index: Option<u8>, order: &ChildOrder) -> anyhow::Result<()> {
+    /// Gives an order to one child.
+    pub(super) async fn order(&mut self, process: Process, order: &ChildOrder) -> anyhow::Result<()> {
+        self.alive(process)?;
+        let running = self.running.get_mut(&process).expect("alive just now");
         let line = format!("{}\n", serde_json::to_string(order)?);
-        let to = |process: &Process| process.part == part && index.is_none_or(|index| index == process.index);
-        for (process, running) in self.running.iter_mut().filter(|(process, _)| to(process)) {
-            let sent = running.stdin.write_all(line.as_bytes()).await;
-            sent.with_context(|| format!("giving an order to {}", name(*process)))?;
+        running.stdin.write_all(line.as_bytes()).await.map_err(|error| match error.kind() {
+            // Its end of the pipe is gone, and so is it.
+            std::io::ErrorKind::BrokenPipe => NotRunning { process, by_itself: true }.into(),
+            _ => anyhow::Error::new(error).context(format!("giving an order to {}", name(process))),
+        })
+    }
+
+    /// Gives an order to those children of `part` that run: whoever is down must be given it on its return.
+    pub(super) async fn order_running(&mut self, part: Part, order: &ChildOrder) -> anyhow::Result<()> {
+        let of_part: Vec<_> = self.running.keys().copied().filter(|process| process.part == part).collect();
+        for process in of_part {
+            match self.order(process, order).await {
+                Err(error) if error.is::<NotRunning>() => {}
+                given => given?,
+            }
         }
         Ok(())
+    }
+
+    /// Where the metrics of a child are, if it runs.
+    pub(super) fn metrics_of(&self, process: Process) -> Option<(Pid, SocketAddr)> {
+        self.running.get(&process).map(|running| (running.pid, running.http))
     }
 
     /// Children that run, with their process id and where their metrics are.
@@ -141,7 +196,7 @@ impl Processes {
             for running in self.running.values() {
                 running.meant.store(true, Ordering::Relaxed);
             }
-            self.order(part, None, &ChildOrder::Stop).await?;
+            self.order_running(part, &ChildOrder::Stop).await?;
             let of_part: Vec<_> = self.running.keys().copied().filter(|process| process.part == part).collect();
             for process in of_part {
                 let Some(mut running) = self.running.remove(&process) else { continue };
@@ -171,12 +226,20 @@ impl Processes {
         Ok(child.spawn()?)
     }
 
-    fn signal(&self, process: Process, signal: Signal) -> anyhow::Result<()> {
+    fn signal(&self, process: Process, signal: Signal) -> anyhow::Result<Pid> {
+        let pid = self.alive(process)?.pid;
+        match kill(pid, signal) {
+            Ok(()) => Ok(pid),
+            Err(nix::Error::ESRCH) => Err(NotRunning { process, by_itself: true }.into()),
+            Err(error) => Err(anyhow::Error::new(error).context(format!("sending {signal} to {}", name(process)))),
+        }
+    }
+
+    fn alive(&self, process: Process) -> Result<&Running, NotRunning> {
         match self.running.get(&process) {
-            Some(running) => {
-                kill(running.pid, signal).with_context(|| format!("sending {signal} to {}", name(process)))
-            }
-            None => Ok(()),
+            Some(running) if running.ended.is_finished() => Err(NotRunning { process, by_itself: true }),
+            Some(running) => Ok(running),
+            None => Err(NotRunning { process, by_itself: false }),
         }
     }
 
@@ -202,9 +265,97 @@ pub(super) fn name(process: Process) -> String {
     format!("{part}-{}", process.index)
 }
 
-async fn watch(mut child: Child, process: Process, meant: Arc<AtomicBool>, journal: Journal) {
+/// Whether the kernel shows a process as stopped by a signal.
+fn is_stopped(pid: Pid) -> anyhow::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(status.lines().any(|line| line.strip_prefix("State:").is_some_and(|state| state.trim().starts_with('T'))))
+}
+
+/// Enters what a child says of the limits that it was given; ends when the child does.
+async fn listen(mut lines: Lines<BufReader<ChildStdout>>, process: Process, journal: Journal) {
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(limit) = slowed_line(&line) {
+            journal.enter(What::StoreSlowed(process, limit)).await;
+        }
+    }
+}
+
+async fn watch(mut child: Child, said: JoinHandle<()>, process: Process, meant: Arc<AtomicBool>, journal: Journal) {
+    if let Err(error) = said.await {
+        journal.enter(What::Broken(format!("listening to {}: {error}", name(process)).into())).await;
+    }
     if let Err(error) = child.wait().await {
         journal.enter(What::Broken(format!("waiting for {}: {error}", name(process)).into())).await;
     }
     journal.enter(What::ProcessEnded { process, meant: meant.load(Ordering::Relaxed) }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{history::StoreLimit, live::clock::RunClock};
+
+    const REGISTRY: Process = Process { part: Part::Registry, index: 0 };
+
+    /// A child that is none of ours, but obeys signals as ours do.
+    fn with_child(command: &str) -> (Processes, tokio::sync::mpsc::Receiver<crate::history::Entry>) {
+        let (journal, entries) = Journal::new(Arc::new(RunClock::start()));
+        let here = Path::new(".");
+        let mut processes = Processes::new(PathBuf::new(), here, here, None, journal.clone());
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", command]).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().expect("there is a shell");
+        let pid = Pid::from_raw(child.id().expect("it runs").cast_signed());
+        let stdin = child.stdin.take().expect("piped");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let meant = Arc::new(AtomicBool::new(false));
+        let said = tokio::spawn(listen(lines, REGISTRY, journal.clone()));
+        let ended = tokio::spawn(watch(child, said, REGISTRY, meant.clone(), journal));
+        let http = SocketAddr::from(([127, 0, 0, 1], 1));
+        processes.running.insert(REGISTRY, Running { pid, http, stdin, meant, ended });
+        (processes, entries)
+    }
+
+    #[tokio::test]
+    async fn a_process_is_seen_stopped_and_killed_and_every_order_to_one_that_is_down_is_an_error() {
+        let (mut processes, mut entries) = with_child("exec cat >/dev/null");
+        processes.pause(REGISTRY).await.expect("it stops");
+        assert!(is_stopped(processes.running[&REGISTRY].pid).expect("it is there"));
+        processes.resume(REGISTRY).expect("it goes on");
+        processes.order(REGISTRY, &ChildOrder::PanicWriter(1)).await.expect("it takes orders");
+        processes.kill(REGISTRY).await.expect("it ends");
+        let ended = entries.recv().await.expect("told").what;
+        assert!(matches!(ended, What::ProcessEnded { process: REGISTRY, meant: true }), "{ended:?}");
+        let errors = [
+            processes.kill(REGISTRY).await,
+            processes.pause(REGISTRY).await,
+            processes.resume(REGISTRY),
+            processes.order(REGISTRY, &ChildOrder::PanicWriter(1)).await,
+        ];
+        for error in errors {
+            let error = error.expect_err("it is down");
+            assert_eq!(error.downcast_ref(), Some(&NotRunning { process: REGISTRY, by_itself: false }));
+            assert_eq!(error.to_string(), "registry-0 is not running: another fault has taken it down");
+        }
+        processes.order_running(Part::Registry, &ChildOrder::Delay(5)).await.expect("nobody is there to take it");
+    }
+
+    #[tokio::test]
+    async fn an_order_to_a_process_that_ended_by_itself_says_so() {
+        let (mut processes, mut entries) = with_child("exit 3");
+        let ended = entries.recv().await.expect("told").what;
+        assert!(matches!(ended, What::ProcessEnded { meant: false, .. }), "{ended:?}");
+        let error = processes.order(REGISTRY, &ChildOrder::PanicWriter(1)).await.expect_err("it is gone");
+        assert_eq!(error.downcast_ref(), Some(&NotRunning { process: REGISTRY, by_itself: true }));
+        processes.order_running(Part::Registry, &ChildOrder::Stop).await.expect("whoever is gone needs no order");
+    }
+
+    #[tokio::test]
+    async fn what_a_child_says_of_a_limit_is_entered() {
+        let (_processes, mut entries) = with_child("echo slowed rate; echo other; echo slowed delay");
+        for limit in [StoreLimit::Rate, StoreLimit::Delay] {
+            let said = entries.recv().await.expect("told").what;
+            assert!(matches!(said, What::StoreSlowed(REGISTRY, of) if of == limit), "{said:?}");
+        }
+    }
 }

@@ -108,6 +108,8 @@ pub struct Traffic {
     pub acknowledgements: u64,
     /// Bytes, both directions.
     pub bytes: u64,
+    /// Connections that cuts ended or kept out.
+    pub cut: u64,
 }
 
 /// A running proxy; dropping it closes all its connections and frees its port.
@@ -123,6 +125,8 @@ struct Meter {
     messages: AtomicU64,
     acknowledgements: AtomicU64,
     bytes: AtomicU64,
+    open: AtomicU64,
+    cut: AtomicU64,
 }
 
 impl Proxy {
@@ -148,6 +152,7 @@ impl Proxy {
 
     /// Closes all connections, and every new one at once, until [`Proxy::restore`].
     pub fn cut(&self) {
+        self.meter.cut.fetch_add(self.meter.open.load(Ordering::Relaxed), Ordering::Relaxed);
         self.mode.send_modify(|mode| *mode = Mode { cut: true, cuts: mode.cuts + 1, ..*mode });
     }
 
@@ -168,6 +173,7 @@ impl Proxy {
             messages: self.meter.messages.load(Ordering::Relaxed),
             acknowledgements: self.meter.acknowledgements.load(Ordering::Relaxed),
             bytes: self.meter.bytes.load(Ordering::Relaxed),
+            cut: self.meter.cut.load(Ordering::Relaxed),
         }
     }
 }
@@ -202,6 +208,7 @@ async fn accept(
         // A cut link takes no one; what accept itself refuses (out of files) the bridge sees as a close, too.
         let Ok((bridge, _)) = bridge else { continue };
         if mode.borrow().cut {
+            meter.cut.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         accepted += 1;

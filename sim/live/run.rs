@@ -27,7 +27,7 @@ use super::{
         gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
     },
-    process::{Processes, all_processes},
+    process::{NotRunning, Processes, all_processes},
     proxy::{Observed, Wire},
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     fleet::{SNAPSHOT_JITTER_PERMILLE, plan::Plan},
     history::{PayloadHash, Stage, What},
     run::{Environment, Progress, RunError, RunOptions, RunOutcome, Sabotage},
-    scenario::{HEAL, Scenario},
+    scenario::{Fault, HEAL, Scenario},
 };
 
 /// Time for the fleet to be connected and shown whole, beyond what connecting takes by its pace.
@@ -47,6 +47,12 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Longest wait for the log to be read to its end.
 const LOG_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the parts take to start, and the fleet to be shown, beyond what connecting takes by its pace.
+const STARTED_WITHIN: Duration = Duration::from_secs(3);
+
+/// What all parts take to stop.
+const STOPPED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Time between two tellings of progress.
 const TELL_EVERY: Duration = Duration::from_millis(250);
@@ -71,7 +77,7 @@ pub async fn run(
     let running = Run::start(scenario, options);
     let whole = async {
         let run = running.await?;
-        let (standing, expected, clock) = (run.judge.standing(), run.expected(), run.clock.clone());
+        let (standing, expected, clock) = (run.judge.standing(), expected(&run.scenario), run.clock.clone());
         let mut ticks = tokio::time::interval(TELL_EVERY);
         let mut carried_out = std::pin::pin!(run.carry_out());
         loop {
@@ -165,19 +171,6 @@ impl Run {
             observers,
             tails,
         })
-    }
-
-    /// When the run ends at the latest, about.
-    fn expected(&self) -> Duration {
-        let connecting = Duration::from_secs_f64(
-            f64::from(self.scenario.fleet.raes) / f64::from(self.scenario.fleet.connects_per_s),
-        );
-        connecting
-            + Duration::from_secs(3)
-            + self.scenario.load()
-            + HEAL
-            + again(&self.scenario)
-            + Duration::from_secs(3)
     }
 
     async fn carry_out(mut self) -> Result<RunOutcome, RunError> {
@@ -300,10 +293,12 @@ impl Run {
         match edge {
             Edge::Begin(fault) => {
                 journal.enter(What::FaultBegan(fault)).await;
-                breaker.begin(fault, world).await
+                let begun = breaker.begin(fault, world).await;
+                taken(fault, scenario, journal, begun).await
             }
             Edge::End(fault) => {
-                breaker.end(fault, world).await?;
+                let ended = breaker.end(fault, world).await;
+                taken(fault, scenario, journal, ended).await?;
                 journal.enter(What::FaultEnded(fault)).await;
                 Ok(())
             }
@@ -357,6 +352,9 @@ impl Run {
                 for (process, pid, http) in &running {
                     // A paused process does not answer; one that has gone is told by its watcher.
                     if let Ok(reading) = gauges::read(*pid, *http).await {
+                        if let Some(restarts) = reading.stage_restarts {
+                            journal.enter(What::StageRestarts(*process, restarts)).await;
+                        }
                         self.sabotage_hits.saw(*pid, reading.sabotage_hits);
                         journal.enter(What::Gauges(*process, reading.gauges)).await;
                     }
@@ -377,10 +375,39 @@ enum Step {
     Heal,
 }
 
+/// Whether a fault's order was taken. One to a process that is down makes the run invalid; where the process ended by
+/// itself, that is the system's failure, and its watcher has told it.
+async fn taken(
+    fault: usize,
+    scenario: &Scenario,
+    journal: &Journal,
+    ordered: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Err(error) = ordered else { return Ok(()) };
+    let Fault { at_text, kind, .. } = &scenario.faults[fault];
+    match error.downcast_ref::<NotRunning>() {
+        Some(down) if down.by_itself => Ok(()),
+        Some(down) => {
+            journal.enter(What::Broken(format!("fault `{kind}` at {at_text:?}: {down}").into())).await;
+            Ok(())
+        }
+        None => Err(error.context(format!("fault `{kind}` at {at_text:?}"))),
+    }
+}
+
 /// Waits until every device's rows equal the device; `false` if that takes longer than `within`.
 async fn converged(standing: &mut watch::Receiver<Standing>, within: Duration) -> bool {
     let there = standing.wait_for(|standing| standing.checks.converged);
     tokio::time::timeout(within, there).await.is_ok_and(|seen| seen.is_ok())
+}
+
+/// When a run ends that goes well, about: settle takes a snapshot period at most where something has to be healed, and
+/// another period lies between the two verdicts.
+fn expected(scenario: &Scenario) -> Duration {
+    let connecting = scenario.fleet.raes / scenario.fleet.connects_per_s.max(1);
+    let warm_up = STARTED_WITHIN + Duration::from_secs(connecting.into());
+    let settle = check::bound(scenario).min(again(scenario));
+    warm_up + scenario.load() + HEAL + settle + again(scenario) + STOPPED_WITHIN
 }
 
 /// A snapshot period with its jitter: between the two verdicts.
@@ -438,5 +465,31 @@ fn environment() -> Environment {
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         memory_bytes: kib * 1024,
         optimized: !cfg!(debug_assertions),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_expected_end_leaves_room_for_two_snapshot_periods_after_heal() {
+        let text = "# When does it end?
+[fleet]
+raes = 300
+connects_per_s = 100
+snapshot_every = \"30s\"
+[[phase]]
+name = \"load\"
+lasts = \"10s\"
+";
+        let of = |bound: &str| {
+            let text = format!("{text}[checks]\nconverged_within = {bound:?}\n");
+            expected(&Scenario::from_text("end", &text, &[], None).unwrap_or_else(|error| panic!("{error}")))
+        };
+        let period = Duration::from_secs(30) * (1000 + u32::from(SNAPSHOT_JITTER_PERMILLE)) / 1000;
+        let besides = STARTED_WITHIN + Duration::from_secs(3 + 10) + HEAL + STOPPED_WITHIN;
+        assert_eq!(of("60s"), besides + 2 * period);
+        assert_eq!(of("5s"), besides + Duration::from_secs(5) + period, "settle ends at its bound");
     }
 }

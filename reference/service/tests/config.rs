@@ -117,6 +117,8 @@ fn every_wrong_bridge_configuration_is_an_error_at_its_line_and_key() {
         (&*with("offset_reset = \"newest\"\n"), 5, "kafka.offset_reset", "latest", "a word that is none of ours"),
         (&*with("session_timeout = \"400s\"\n"), 3, "kafka.max_poll_interval", "session_timeout", "two that disagree"),
         (&*with("[backoff]\nfirst = \"2s\"\nmost = \"1s\"\n"), 7, "backoff.most", "backoff.first", "a cap below"),
+        (&*with("[backoff]\nfirst = \"0s\"\nmost = \"1s\"\n"), 6, "backoff.first", "above zero", "no first wait"),
+        (&*with("[backoff]\nfirst = \"1s\"\nmost = \"0ms\"\n"), 7, "backoff.most", "above zero", "no wait at all"),
         (&*format!("window = 0\n{BRIDGE}"), 1, "window", "not within", "a window of nothing"),
         (&*with("[http]\nlisten = \"localhost\"\n"), 6, "http.listen", "socket address", "a listen address of no port"),
         (&*with("extra = { acks = \"0\" }\n"), 5, "kafka.extra", "acks", "a setting that delivery rests on"),

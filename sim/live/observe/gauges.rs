@@ -28,12 +28,20 @@ const CAP: &str = "_cap";
 /// How often a planted bug has acted; only builds that can plant one have it.
 const SABOTAGE_HITS: &str = "dmp_sabotage_hits";
 
+/// How often a stage of a registry has failed and was started again.
+const STAGE_RESTARTS: &str = "dmp_registry_stage_restarts_total";
+
+/// The stage that faults make fail.
+const WRITER: &str = "stage=\"writer\"";
+
 /// What one process said of itself.
 #[derive(Debug)]
 pub(in crate::live) struct Reading {
     pub(in crate::live) gauges: Vec<Gauge>,
     /// How often its planted bug has acted.
     pub(in crate::live) sabotage_hits: Option<u64>,
+    /// How often the writer stage has failed; only registries have one.
+    pub(in crate::live) stage_restarts: Option<u64>,
 }
 
 /// How often the planted bug has acted in each life of a process: the highest value seen, for a kill takes the rest.
@@ -65,7 +73,11 @@ pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<
     let text = tokio::time::timeout(WITHIN, metrics(http)).await.context("metrics did not come in time")??;
     let mut gauges = queues(&text);
     gauges.push(Gauge { name: "memory_bytes".into(), value: memory(pid)?, cap: None });
-    Ok(Reading { gauges, sabotage_hits: value(&text, SABOTAGE_HITS) })
+    Ok(Reading {
+        gauges,
+        sabotage_hits: value(&text, SABOTAGE_HITS, ""),
+        stage_restarts: value(&text, STAGE_RESTARTS, WRITER),
+    })
 }
 
 /// Memory of this process.
@@ -97,9 +109,9 @@ fn queues(text: &str) -> Vec<Gauge> {
     deepest.into_iter().map(gauge).collect()
 }
 
-/// The value of a series without labels.
-fn value(text: &str, name: &str) -> Option<u64> {
-    text.lines().filter_map(sample).find_map(|(key, value)| (key == (name, "")).then_some(value))
+/// The value of the series with these labels.
+fn value(text: &str, name: &str, labels: &str) -> Option<u64> {
+    text.lines().filter_map(sample).find_map(|(key, value)| (key == (name, labels)).then_some(value))
 }
 
 /// A line of the Prometheus text format: name, labels and value.
@@ -132,12 +144,21 @@ mod tests {
     }
 
     #[test]
+    fn restarts_are_those_of_the_writer_stage() {
+        let text = "# TYPE dmp_registry_stage_restarts_total counter\n\
+                    dmp_registry_stage_restarts_total{stage=\"core\"} 1\n\
+                    dmp_registry_stage_restarts_total{stage=\"writer\"} 9\n";
+        assert_eq!(value(text, STAGE_RESTARTS, WRITER), Some(9));
+        assert_eq!(value("dmp_bridge_stage_restarts_total 2\n", STAGE_RESTARTS, WRITER), None);
+    }
+
+    #[test]
     fn the_hits_of_a_planted_bug_are_the_highest_of_each_life_summed_and_unknown_where_nobody_told() {
         let hits = SabotageHits::default();
-        hits.saw(Pid::from_raw(1), value("dmp_other 4\n", SABOTAGE_HITS));
+        hits.saw(Pid::from_raw(1), value("dmp_other 4\n", SABOTAGE_HITS, ""));
         assert_eq!(hits.total(), None);
         for (life, text) in [(1, "dmp_sabotage_hits 3\n"), (2, "# HELP x y\ndmp_sabotage_hits 5\n"), (1, "x 1\n")] {
-            hits.saw(Pid::from_raw(life), value(text, SABOTAGE_HITS));
+            hits.saw(Pid::from_raw(life), value(text, SABOTAGE_HITS, ""));
         }
         hits.saw(Pid::from_raw(1), Some(2));
         assert_eq!(hits.total(), Some(8));

@@ -57,8 +57,25 @@ impl Reporter {
     }
 }
 
+/// Counts a connection as open while it lives.
+struct Open<'a>(&'a Meter);
+
+impl<'a> Open<'a> {
+    fn new(meter: &'a Meter) -> Open<'a> {
+        meter.open.fetch_add(1, Ordering::Relaxed);
+        Open(meter)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Carries one connection until both directions have ended, one has failed, or the link is cut.
 pub(super) async fn carry(bridge: TcpStream, broker: TcpStream, mut mode: watch::Receiver<Mode>, reporter: Reporter) {
+    let _open = Open::new(&reporter.meter);
     // Acknowledgements are small: Nagle's algorithm would delay them on top of the pace asked for.
     let (_, _) = (bridge.set_nodelay(true), broker.set_nodelay(true));
     let (from_bridge, to_bridge) = bridge.into_split();

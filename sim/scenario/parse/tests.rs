@@ -207,6 +207,63 @@ fn a_fault_of_clocks_or_places_that_cannot_be_is_refused_at_its_key() {
     }
 }
 
+/// A registry fault and one more, in this order: refused at this key of the second one, in these words.
+#[track_caller]
+fn contradicts(first: (&str, &str), second: (&str, &str), key: &str, words: &str) {
+    refused("[checks]", &two_faults(first, second), 23, key, words);
+}
+
+fn two_faults(first: (&str, &str), second: (&str, &str)) -> String {
+    let fault = |(at, kind): (&str, &str)| format!("[[fault]]\nat = {at:?}\n{kind}\n\n");
+    format!("{}{}[checks]", fault(first), fault(second))
+}
+
+const KILL_REGISTRY: &str = "kill = { part = \"registry\", back_after = \"2s\" }";
+const PAUSE: &str = "pause = { part = \"registry\", lasts = \"2s\" }";
+const FAILS: &str = "stage_failure = { times = 3 }";
+
+#[test]
+fn two_faults_that_take_the_same_process_down_at_a_time_are_refused_at_the_later_one() {
+    for (first, second, key) in
+        [(KILL_REGISTRY, KILL_REGISTRY, "kill"), (KILL_REGISTRY, PAUSE, "pause"), (PAUSE, KILL_REGISTRY, "kill")]
+    {
+        let key = format!("fault[2].{key}");
+        contradicts(("5s", first), ("6s", second), &key, "holds at that time");
+        contradicts(("6s", first), ("5s", second), &key, "let one begin when the other is over");
+    }
+}
+
+#[test]
+fn a_stage_failure_in_a_registry_that_is_down_is_refused_at_the_later_one() {
+    for down in [KILL_REGISTRY, PAUSE] {
+        for at in ["5s", "6s", "6999ms"] {
+            contradicts(("5s", down), (at, FAILS), "fault[2].stage_failure", "no stage fails in a process that");
+        }
+        let key = format!("fault[2].{}", &down[..down.find(' ').expect("a key")]);
+        contradicts(("6s", FAILS), ("5s", down), &key, "takes down the registry whose stage is to fail by fault[1]");
+    }
+    contradicts(("5s", FAILS), ("5s", FAILS), "fault[2].stage_failure", "the sum of both `times`");
+}
+
+#[test]
+fn faults_of_one_process_may_follow_each_other_and_faults_of_several_may_overlap() {
+    let bridge = "kill = { part = \"bridge\", back_after = \"9s\" }";
+    let slow = "slow_store = { delay = \"5ms\", lasts = \"8s\" }";
+    let pairs = [
+        (("5s", KILL_REGISTRY), ("7s", PAUSE)),
+        (("5s", PAUSE), ("7s", FAILS)),
+        (("4s", FAILS), ("5s", KILL_REGISTRY)),
+        (("5s", FAILS), ("6s", FAILS)),
+        (("5s", bridge), ("6s", KILL_REGISTRY)),
+        (("5s", bridge), ("6s", FAILS)),
+        (("5s", slow), ("6s", KILL_REGISTRY)),
+    ];
+    for (first, second) in pairs {
+        let text = CORRECT.replace("[checks]", &two_faults(first, second));
+        Scenario::from_text("test", &text, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
 #[test]
 fn phases_are_there_and_have_names_of_their_own() {
     let phases = CORRECT.split("[[phase]]").collect::<Vec<_>>();

@@ -366,7 +366,9 @@ impl Default for Backoff {
 
 impl Backoff {
     pub(crate) fn check(&self) -> Result<(), Fault> {
+        // A back-off of nothing would try again without end and without a rest.
         check_positive("backoff.first", self.first)?;
+        check_positive("backoff.most", self.most)?;
         if self.most < self.first {
             return Err(Fault::at("backoff.most", "must be at least `backoff.first`"));
         }

@@ -1,5 +1,5 @@
 //! The faults of a scenario: one kind each, possible with this fleet and pipeline, over before the load is, and none that
-//! holds what another one holds at that time.
+//! holds what another one holds, or needs, at that time.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -40,7 +40,7 @@ pub(super) fn faults(builder: &mut Builder<'_>, raw: Vec<Spanned<RawFault>>, sce
             faults.push((index, table, fault));
         }
     }
-    refuse_overlaps(builder, &faults);
+    refuse_contradictions(builder, &faults);
     let mut faults: Vec<_> = faults.into_iter().map(|(_, _, fault)| fault).collect();
     faults.sort_by_key(|fault| fault.at);
     faults
@@ -346,15 +346,71 @@ fn held(kind: &FaultKind) -> Option<Held> {
     }
 }
 
-fn refuse_overlaps(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)]) {
+/// The registry that a fault needs to be running at its moment.
+fn needs(kind: &FaultKind) -> Option<Held> {
+    match *kind {
+        FaultKind::StageFailure { index, .. } => Some(Held::Process(Part::Registry, index)),
+        FaultKind::MissedUpdates { .. }
+        | FaultKind::Qos0Loss { .. }
+        | FaultKind::Duplicates { .. }
+        | FaultKind::DelayedTails { .. }
+        | FaultKind::Poison { .. }
+        | FaultKind::Reboot { .. }
+        | FaultKind::Wipe { .. }
+        | FaultKind::Gone { .. }
+        | FaultKind::ClockStep { .. }
+        | FaultKind::ClockDrift { .. }
+        | FaultKind::Move { .. }
+        | FaultKind::Flapping { .. }
+        | FaultKind::Disconnect { .. }
+        | FaultKind::Kill { .. }
+        | FaultKind::Pause { .. }
+        | FaultKind::CutLink { .. }
+        | FaultKind::SlowLink { .. }
+        | FaultKind::ThrottledStore { .. }
+        | FaultKind::SlowStore { .. } => None,
+    }
+}
+
+/// Why two faults cannot be, in words after "it" and "fault[..]"; and what would be right.
+fn contradiction(one: &Fault, other: &Fault) -> Option<(&'static str, &'static str)> {
+    let ends = |fault: &Fault| fault.at + fault.kind.lasts();
+    let overlap = one.at < ends(other) && other.at < ends(one);
+    // What holds a process ends before anything else of that moment begins.
+    let within = |moment: &Fault, holder: &Fault| {
+        needs(&moment.kind).is_some() && needs(&moment.kind) == held(&holder.kind) && {
+            holder.at <= moment.at && moment.at < ends(holder)
+        }
+    };
+    let same_moment = one.at == other.at && needs(&one.kind).is_some() && needs(&one.kind) == needs(&other.kind);
+    match () {
+        () if overlap && held(&one.kind).is_some() && held(&one.kind) == held(&other.kind) => Some((
+            "it holds what {} holds at that time",
+            "the end of one would end the other: let one begin when the other is over",
+        )),
+        () if within(one, other) => Some((
+            "the registry whose stage is to fail is taken down by {} at that time",
+            "no stage fails in a process that does not run: let it fail before, or after the other fault is over",
+        )),
+        () if within(other, one) => Some((
+            "it takes down the registry whose stage is to fail by {} at that time",
+            "no stage fails in a process that does not run: let this begin later, or be over before",
+        )),
+        () if same_moment => Some((
+            "the same stage is to fail by {} at that moment",
+            "both add up to failures in a row: one stage_failure with the sum of both `times`",
+        )),
+        () => None,
+    }
+}
+
+fn refuse_contradictions(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)]) {
     for (place, (_, table, fault)) in faults.iter().enumerate() {
-        let overlaps = |other: &Fault| {
-            let apart = other.at + other.kind.lasts() <= fault.at || fault.at + fault.kind.lasts() <= other.at;
-            held(&fault.kind).is_some() && held(&fault.kind) == held(&other.kind) && !apart
-        };
-        if let Some((other, _, fault_before)) = faults[..place].iter().find(|(_, _, other)| overlaps(other)) {
-            let what = format!("it holds what fault[{other}] (`{}`) holds at that time", fault_before.kind.key());
-            let help = "the end of one would end the other: let one begin when the other is over";
+        let contradicted = faults[..place].iter().find_map(|(index, _, other)| {
+            let (what, help) = contradiction(fault, other)?;
+            Some((what.replace("{}", &format!("fault[{index}] (`{}`)", other.kind.key())), help))
+        });
+        if let Some((what, help)) = contradicted {
             builder.refuse(table.span(), table.key(fault.kind.key()), what, help);
         }
     }
