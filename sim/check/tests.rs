@@ -753,8 +753,11 @@ fn with_fault(kind: &str) -> Story {
     story
 }
 
+/// Lets a fault act.
+type Act = fn(&mut Story);
+
 /// Of every kind: what shows that it acts.
-fn signs() -> Vec<(&'static str, fn(&mut Story))> {
+fn signs() -> Vec<(&'static str, Act)> {
     vec![
         ("missed_updates = { share = 0.5, lasts = \"2s\" }", |story| withheld(story, What::Withheld)),
         ("qos0_loss = { share = 0.5, lasts = \"2s\" }", |story| withheld(story, What::LostAtQos0)),
