@@ -19,6 +19,8 @@ mod commands;
 mod device;
 #[path = "pair/faults.rs"]
 mod faults;
+#[path = "pair/feedback.rs"]
+mod feedback;
 #[path = "pair/world.rs"]
 mod world;
 
@@ -30,6 +32,7 @@ use dmp_core::{
     time::Mono,
 };
 use faults::{Fault, Faults};
+use feedback::{Trouble, heals};
 use world::{PROBE_EVERY, SNAPSHOT_EVERY, World};
 
 /// Faults and load.
@@ -175,4 +178,31 @@ fn a_command_is_executed_at_most_once_and_answered_unless_it_or_its_agent_was_lo
         answered += replies.len();
     }
     assert!(executed > 1000 && answered > executed / 2, "{executed} executed, {answered} answered");
+}
+
+/// Runs seeds of a trouble; each must heal, and the feedback must have been needed.
+fn all_heal(trouble: Trouble, seeds: std::ops::Range<u64>) {
+    let mut notices = 0;
+    for seed in seeds {
+        match heals(seed, trouble) {
+            Ok(world) => notices += world.told.len(),
+            Err(wrong) => panic!("seed {seed}, {trouble:?}: {wrong}"),
+        }
+    }
+    assert!(notices > 20, "{trouble:?}: only {notices} notices");
+}
+
+#[test]
+fn clocks_that_are_hours_apart_and_step_are_healed_by_feedback() {
+    all_heal(Trouble::Clocks, 4000..4030);
+}
+
+#[test]
+fn wiped_raes_are_healed_by_feedback() {
+    all_heal(Trouble::Wipes, 5000..5030);
+}
+
+#[test]
+fn devices_that_move_are_shown_where_they_are() {
+    all_heal(Trouble::Moves, 6000..6030);
 }

@@ -2,16 +2,19 @@
 
 #![cfg(feature = "sabotage")]
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use dmp_core::{
-    agent::{Backoff, Message},
+    agent::{self, Agent, Backoff, Message, Published},
     bridge::{self, Bridge},
-    core::{ConnectionId, Core, PacketId},
+    core::{ConnectionId, Core, PacketId, Qos},
+    event::{Command, CommandKind, Reply, ReplyOutcome, Topic},
+    id::{Device, Epoch, Rae},
     registry::{self, Generation, Record, Registry},
     sabotage::{Bug, hits, plant},
     time::{Mono, Now, Wall},
 };
+use uuid::Uuid;
 
 const NOW: Now = Now { mono: Mono(0), wall: Wall(0) };
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
@@ -30,6 +33,98 @@ fn a_planted_bug_acts_and_its_hits_are_counted() {
         |effect: &registry::Effect| matches!(effect, registry::Effect::Commit(_, _, offsets) if *offsets == [(0, 1)]);
     assert!(effects.iter().any(commits), "{effects:?}");
     assert!(hits() > 0);
+
+    plant(Bug::NoReonboard);
+    let effects = agent_effects();
+    assert!(!effects.iter().any(|effect| matches!(effect, agent::Effect::Probe(..))), "{effects:?}");
+    assert!(replies_ok(&effects) && snapshots(&effects) == 0, "{effects:?}");
+    assert_eq!(hits(), 1);
+
+    plant(Bug::ReonboardUnprobed);
+    let effects = agent_effects();
+    assert!(!effects.iter().any(|effect| matches!(effect, agent::Effect::Probe(..))), "{effects:?}");
+    assert!(replies_ok(&effects) && snapshots(&effects) == 1, "{effects:?}");
+    assert_eq!(hits(), 1);
+}
+
+fn replies_ok(effects: &[agent::Effect]) -> bool {
+    let ok = |effect: &agent::Effect| match effect {
+        agent::Effect::Publish { of: Published::Reply(_), message, .. } => {
+            Reply::decode(&message.payload).is_ok_and(|reply| reply.outcome == ReplyOutcome::Ok)
+        }
+        _ => false,
+    };
+    effects.iter().any(ok)
+}
+
+fn snapshots(effects: &[agent::Effect]) -> usize {
+    let is = |effect: &&agent::Effect| matches!(effect, agent::Effect::Publish { of: Published::Snapshot(..), .. });
+    effects.iter().filter(is).count()
+}
+
+/// What an agent with one device does on `reonboard`.
+fn agent_effects() -> Vec<agent::Effect> {
+    let rae: Rae = "RAE-1".try_into().unwrap();
+    let config = agent::Config {
+        rae: rae.clone(),
+        qos: Qos::AtLeastOnce,
+        snapshot_every: Duration::from_secs(60),
+        snapshot_jitter_permille: 0,
+        probe_every: Duration::from_secs(60),
+        forget_after: Duration::from_secs(3600),
+        window: 20,
+        outbox: 20,
+        status_wait: Duration::from_secs(1),
+        backoff: BACKOFF,
+    };
+    let saved = agent::Saved { boot: Some(Epoch::FIRST), ..agent::Saved::default() };
+    let mut agent = Drive { agent: Agent::new(config, saved, 7), connection: None, disk: agent::Saved::default() };
+    agent.step(agent::Event::Start);
+    agent.step(agent::Event::Connected(agent.connection.unwrap()));
+    agent.step(agent::Event::Detected { hardware: "SN-1".into() });
+    let device = Device::of_hardware("SN-1");
+    let session = agent.disk.devices[&device].session;
+    let kind = CommandKind::Reonboard { device, epoch: Epoch::try_from(1 << 50).unwrap() };
+    let message = Message {
+        topic: Topic::Command(rae, session).to_string().into(),
+        payload: Command { id: Uuid::nil(), expires_at: Wall(0), kind }.encode().into(),
+        packet: Some(PacketId(9)),
+        dup: false,
+        retain: false,
+    };
+    agent.step(agent::Event::Message(agent.connection.unwrap(), message))
+}
+
+/// An agent whose saves and probes are answered at once.
+struct Drive {
+    agent: Agent,
+    connection: Option<ConnectionId>,
+    disk: agent::Saved,
+}
+
+impl Drive {
+    fn step(&mut self, event: agent::Event) -> Vec<agent::Effect> {
+        let (mut events, mut all) = (vec![event], Vec::new());
+        while let Some(event) = events.pop() {
+            let mut effects = Vec::new();
+            self.agent.handle(NOW, event, &mut effects);
+            for effect in &effects {
+                match effect {
+                    agent::Effect::Connect { connection, .. } => self.connection = Some(*connection),
+                    agent::Effect::Save(id, changes) => {
+                        changes.iter().for_each(|change| self.disk.apply(change.clone()));
+                        events.push(agent::Event::Saved(*id, agent::SaveOutcome::Durable));
+                    }
+                    agent::Effect::Probe(id, _) => {
+                        events.push(agent::Event::Probed(*id, agent::Probe::Found(BTreeMap::new())));
+                    }
+                    _ => {}
+                }
+            }
+            all.extend(effects);
+        }
+        all
+    }
 }
 
 /// A bridge that gets one message and hears nothing of Kafka.

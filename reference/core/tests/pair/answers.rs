@@ -113,6 +113,7 @@ impl World {
             }
         }
         self.store.write(rows);
+        self.tell_losers(rows);
     }
 
     pub(crate) fn commit(

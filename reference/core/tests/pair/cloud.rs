@@ -106,7 +106,7 @@ impl Log {
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) devices: BTreeMap<Device, DeviceState>,
-    sessions: BTreeMap<(Device, Session), SessionRow>,
+    pub(crate) sessions: BTreeMap<(Device, Session), SessionRow>,
     raes: BTreeMap<Rae, event::Presence>,
 }
 

@@ -14,6 +14,7 @@ use dmp_core::{
     bridge::{self, Bridge, OutgoingRecord},
     core::{Core, EffectId, Publication, Qos},
     event::subscriptions,
+    id::Session,
     merge::Rows,
     registry::{self, Generation, Offset, Partition, Registry},
     time::{Mono, Now, Wall},
@@ -53,6 +54,9 @@ pub(crate) struct World {
     /// Whether nothing happens on the devices any more.
     pub(crate) calm: bool,
     pub(crate) reached: BTreeMap<&'static str, u64>,
+    /// Whether sessions that lost are told so, and when which was.
+    pub(crate) notices: bool,
+    pub(crate) told: Vec<(Mono, Session)>,
     /// What became of commands at the agents.
     pub(crate) commands: CommandBook,
 }
@@ -135,6 +139,8 @@ impl World {
             faults,
             calm: false,
             reached: BTreeMap::new(),
+            notices: false,
+            told: Vec::new(),
             commands: CommandBook::default(),
         };
         for index in 0..3 {

@@ -1,0 +1,139 @@
+//! Feedback to sessions that lost, and the troubles that only it heals: clocks hours apart, wiped disks, moved devices.
+//!
+//! What a registry's notices need is here in its smallest form, straight from the store to the broker: whose snapshot is
+//! not the device's newest session is told so, once per session and snapshot period. The agents' part is theirs.
+
+use std::time::Duration;
+
+use dmp_core::{
+    agent,
+    core::Qos,
+    event::CommandKind,
+    id::{Device, Epoch, Session},
+    merge::Rows,
+};
+use rand::RngExt;
+use uuid::Uuid;
+
+use crate::{
+    commands::command,
+    faults::{Fault, Faults},
+    world::{Item, PROBE_EVERY, SNAPSHOT_EVERY, World},
+};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// What happens while the faults last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Clocks step by hours, both ways, and devices move between them.
+    Clocks,
+    /// Disks are lost under clocks that step.
+    Wipes,
+    /// Devices move, also while their RAE is down with a full outbox: it boots later.
+    Moves,
+}
+
+/// Snapshot periods after the faults within which every record is right and the notices have ended.
+const PERIODS: u32 = 3;
+
+/// Runs one seed of a trouble; returns what is wrong in the end.
+pub(crate) fn heals(seed: u64, trouble: Trouble) -> Result<World, String> {
+    let mut world = World::new(seed, Faults::drawn(seed), Qos::AtLeastOnce);
+    world.notices = true;
+    for _ in 0..60 {
+        world.run(Duration::from_millis(350));
+        world.make_trouble(trouble);
+    }
+    (world.faults, world.calm) = (Faults::NONE, true);
+    world.plug_all();
+    // A restart, a back-off, a probe, what the backlog takes, and the periods.
+    world.run(Duration::from_secs(3 + 2 + 7) + PROBE_EVERY + (PERIODS + 1) * SNAPSHOT_EVERY);
+    world.is_right("after the bound")?;
+    let notices = world.told.len();
+    world.run(2 * SNAPSHOT_EVERY + PROBE_EVERY);
+    world.is_right("two periods later")?;
+    if world.told.len() > notices {
+        return Err(format!("{} notices when all should be at rest", world.told.len() - notices));
+    }
+    Ok(world)
+}
+
+impl World {
+    /// Tells the sessions that lost: what was written is in the store.
+    pub(crate) fn tell_losers(&mut self, rows: &Rows) {
+        if !self.notices {
+            return;
+        }
+        for (device, state) in &rows.devices {
+            let Some(floor) = &state.floor else { continue };
+            let own = (floor.version.epoch, floor.version.session);
+            let Some(newest) = self.store.newest_session(*device).filter(|newest| *newest > own) else { continue };
+            let told = self.told.iter().rev().find(|(_, session)| *session == own.1).map(|(at, _)| *at);
+            if told.is_some_and(|at| self.now.since(at) < SNAPSHOT_EVERY * 8 / 10) {
+                continue;
+            }
+            self.told.push((self.now, own.1));
+            self.count("notice");
+            if !self.chance(Fault::Loss, 30) {
+                let kind = CommandKind::Reonboard { device: *device, epoch: newest.0 };
+                let id = Uuid::from_u128(self.rng.random());
+                let message = command(&floor.rae, own.1, id, kind);
+                self.after_ms(5, 100, Item::Repeat(message.clone()));
+                if self.chance(Fault::Repeats, 20) {
+                    self.after_ms(100, 5000, Item::Repeat(message));
+                }
+            }
+        }
+    }
+
+    fn make_trouble(&mut self, trouble: Trouble) {
+        let (rae, device) = (self.rng.random_range(0..self.raes.len()), self.rng.random_range(0..self.devices.len()));
+        let step_ms = self.rng.random_range(-6 * HOUR_MS..6 * HOUR_MS);
+        match (trouble, self.rng.random_range(0..10)) {
+            (Trouble::Clocks | Trouble::Wipes, 0 | 1) => self.step_clock(rae, step_ms),
+            (Trouble::Clocks | Trouble::Moves, 2 | 3) => self.move_device(device, rae),
+            (Trouble::Wipes, 2) => self.wipe_agent(rae),
+            (Trouble::Moves, 4) => {
+                let from = self.devices[device].agent;
+                self.crash_agent(from);
+                self.move_device(device, rae);
+            }
+            _ => {}
+        }
+    }
+
+    fn plug_all(&mut self) {
+        for at in 0..self.devices.len() {
+            self.devices[at].plugged = true;
+            let hardware = self.devices[at].serial.as_str().into();
+            self.agent_event(self.devices[at].agent, agent::Event::Detected { hardware });
+        }
+    }
+
+    /// Whether every record equals its device, on the RAE where that is.
+    fn is_right(&self, when: &str) -> Result<(), String> {
+        for hardware in &self.devices {
+            let state = self.store.devices.get(&hardware.device());
+            let rae = state.and_then(|state| Some(state.floor.as_ref()?.rae.clone()));
+            let record = state.and_then(|state| state.visible());
+            let plain = record
+                .map(|record| record.into_iter().map(|(name, (value, _))| (name.clone(), value.clone())).collect());
+            let (is, home) = (hardware.device(), &self.raes[hardware.agent].config.rae);
+            if rae.as_ref() != Some(home) {
+                return Err(format!("C9 {when}: {is} of {home} is shown at {rae:?}"));
+            }
+            if plain != Some(hardware.truth()) {
+                return Err(format!("C9 {when}: {is} of {home} is {plain:?} and not {:?}", hardware.truth()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl crate::cloud::Store {
+    fn newest_session(&self, device: Device) -> Option<(Epoch, Session)> {
+        let sessions = self.sessions.range((device, Session(Uuid::nil()))..=(device, Session(Uuid::max())));
+        sessions.map(|((_, session), row)| (row.epoch, *session)).max()
+    }
+}
