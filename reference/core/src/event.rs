@@ -5,13 +5,13 @@
 
 mod command;
 mod payload;
+mod reply;
 mod topic;
 mod value;
 
-pub use command::{
-    BadCommand, BadReply, Command, CommandError, CommandKind, CommandName, MAX_ERROR_CHARS, Reply, ReplyOutcome,
-};
+pub use command::{BadCommand, Command, CommandError, CommandKind, CommandName};
 pub use payload::{Body, Event, Poison, Presence, PresenceState, StateEvent, decode};
+pub use reply::{BadReply, MAX_ERROR_CHARS, Reply, ReplyOutcome};
 pub use topic::{Topic, TopicError, commands_filter, subscriptions};
 pub use value::{AttributeName, NameError, Value, ValueError};
 
