@@ -139,7 +139,7 @@ fn answer(registry: &mut Registry, now: Now, effects: &mut Vec<registry::Effect>
             let answer = match effect {
                 registry::Effect::Write(id, _, rows) => {
                     black_box(rows);
-                    registry::Event::Written(id, WriteOutcome::Committed)
+                    registry::Event::Written(id, WriteOutcome::Committed { beaten: vec![] })
                 }
                 registry::Effect::Commit(id, ..) => registry::Event::Committed(id, CommitOutcome::Committed),
                 registry::Effect::Fact(fact) => {

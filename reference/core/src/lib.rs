@@ -13,11 +13,13 @@
 //! - [`event`]: the wire contract (topics, payloads, limits, poison)
 //! - [`merge`]: the rule by which any order, repetition and subset of events ends in the same state
 //! - [`agent`], [`bridge`], [`registry`]: the three parts
+//! - [`consume`]: what every consumer of a Kafka topic has in common
 //! - [`dead_letter`]: what bridge and registry do with what cannot be decoded or stored
 //! - [`sabotage`]: the one seam through which planted bugs enter, for checking the checks
 
 pub mod agent;
 pub mod bridge;
+pub mod consume;
 pub mod core;
 pub mod dead_letter;
 pub mod event;

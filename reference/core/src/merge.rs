@@ -139,6 +139,9 @@ pub struct SessionRow {
     pub rae: Rae,
     /// When its first event was received.
     pub opened: Wall,
+    /// When the newest of its snapshots in this batch was received; `None` for deltas alone. Not stored: it tells whose
+    /// standing among the device's sessions the writer asks for.
+    pub snapshot: Option<Wall>,
 }
 
 /// How far a partition has been read: written with the rows, so that readers see what those rows reflect.
@@ -171,11 +174,15 @@ impl Rows {
         match event {
             Event::State(event) => {
                 let Version { epoch, session, .. } = event.version;
-                self.sessions.entry((event.device, session)).or_insert_with(|| SessionRow {
+                let row = self.sessions.entry((event.device, session)).or_insert_with(|| SessionRow {
                     epoch,
                     rae: event.rae.clone(),
                     opened: received,
+                    snapshot: None,
                 });
+                if matches!(event.body, Body::Snapshot { .. }) {
+                    row.snapshot = row.snapshot.max(Some(received));
+                }
                 self.devices.entry(event.device).or_default().apply(event, received)
             }
             Event::Status(rae, presence) => match self.raes.get_mut(rae) {

@@ -5,14 +5,18 @@
 //! buffer is full is paused. Poison is quarantined in the dead-letter topic, also what only the store refuses (found by
 //! bisection).
 //!
+//! With [`Config::feedback`] it also speaks to the RAEs: a session whose snapshot lost to a newer session is told so, and
+//! one of which records stay missing is asked for a snapshot. Neither is part of what it commits.
+//!
 //! An assignment lives from `Assigned` to its end: drained after `Revoked` or `Stop`, dropped at once by `Lost`, by a
 //! commit that is refused as stale, or by the next `Assigned`. Answers and records of an ended one are ignored; its
 //! last writes may still become durable, which the merge rule makes harmless.
 
 mod batch;
-mod commit;
 mod entry;
+mod gaps;
 mod interface;
+mod orders;
 mod partition;
 mod track;
 
@@ -24,10 +28,12 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use crate::{
+    bridge::ProduceOutcome,
+    consume::{Answered, CommitSettings, Commits, pending},
     core::{Core, EffectId},
     time::{Mono, Now},
 };
-use commit::Commits;
+use orders::Orders;
 use partition::{PartitionState, Serial};
 
 /// A consumer of the event log that materializes it in a store.
@@ -38,6 +44,7 @@ pub struct Registry {
     last_id: u64,
     awaited: BTreeMap<EffectId, Awaited>,
     assignment: Option<Assignment>,
+    orders: Option<Orders>,
     /// The newest generation of which [`Effect::Drained`] was said.
     drained: Option<Generation>,
     phase: Phase,
@@ -66,6 +73,7 @@ struct Assignment {
 enum Awaited {
     Write(Partition),
     Quarantine(Partition, Serial),
+    Command(orders::Serial),
     Commit,
 }
 
@@ -76,6 +84,7 @@ struct Context<'a> {
     rng: &'a mut Pcg64,
     last_id: &'a mut u64,
     awaited: &'a mut BTreeMap<EffectId, Awaited>,
+    orders: &'a mut Option<Orders>,
     effects: &'a mut Vec<Effect>,
 }
 
@@ -88,12 +97,15 @@ impl Registry {
     pub fn new(config: Config, seed: u64) -> Registry {
         let limits = [config.batch_rows, config.partition_credit, config.tracked_sessions];
         assert!(limits.iter().all(|&limit| limit > 0) && config.commit_records > 0, "a limit of zero takes nothing");
+        let mut rng = Pcg64::seed_from_u64(seed);
+        let orders = config.feedback.clone().map(|feedback| Orders::new(feedback, config.backoff, &mut rng));
         Registry {
             config,
-            rng: Pcg64::seed_from_u64(seed),
+            rng,
             last_id: 0,
             awaited: BTreeMap::new(),
             assignment: None,
+            orders,
             drained: None,
             phase: Phase::Running,
         }
@@ -102,11 +114,13 @@ impl Registry {
     /// The registry's queues and their bounds.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
-        let Some(assignment) = &self.assignment else { return Gauges::default() };
+        let feedback = self.orders.as_ref().map(Orders::gauges);
+        let Some(assignment) = &self.assignment else { return Gauges { feedback, ..Gauges::default() } };
         Gauges {
             partitions: assignment.partitions.values().map(|partition| partition.gauges(&self.config)).collect(),
             committing: assignment.commits.is_under_way(),
             draining: assignment.drain_until.is_some(),
+            feedback,
         }
     }
 
@@ -123,7 +137,7 @@ impl Registry {
             return;
         }
         let state = |&(partition, start): &(Partition, Offset)| {
-            (partition, PartitionState::new(partition, generation, start, self.config.tracked_sessions))
+            (partition, PartitionState::new(partition, generation, start, &self.config))
         };
         self.assignment = Some(Assignment {
             generation,
@@ -168,16 +182,19 @@ impl Registry {
                 (Awaited::Quarantine(partition, serial), Answer::Quarantined(outcome)) => {
                     assignment.partition(partition).quarantined(serial, outcome, context);
                 }
-                (Awaited::Commit, Answer::Committed(outcome)) => {
-                    return assignment.commits.answered(outcome, &mut assignment.partitions, context);
+                (Awaited::Command(serial), Answer::Commanded(outcome)) => {
+                    if let Some(orders) = context.orders {
+                        orders.answered(now.mono, serial, &outcome, context.effects);
+                    }
                 }
-                (Awaited::Write(_) | Awaited::Quarantine(..) | Awaited::Commit, answer) => {
+                (Awaited::Commit, Answer::Committed(outcome)) => return assignment.committed(outcome, context),
+                (Awaited::Write(_) | Awaited::Quarantine(..) | Awaited::Command(_) | Awaited::Commit, answer) => {
                     panic!("{id:?} is answered by {answer:?}, but {awaited:?} waits for it")
                 }
             }
-            commit::Standing::Member
+            false
         });
-        if stale == Some(commit::Standing::Stale) {
+        if stale == Some(true) {
             self.end(effects);
         }
     }
@@ -187,9 +204,10 @@ impl Registry {
         let over = self.with_assignment(now, effects, |assignment, context| {
             let drained = assignment.partitions.values().all(PartitionState::is_drained);
             let last = assignment.drain_until.is_some_and(|until| drained || now.mono >= until);
-            assignment.commits.start_if_due(last, assignment.generation, &assignment.partitions, context);
+            assignment.commit_if_due(last, context);
+            context.send_orders();
             // At the bound the last commit is sent, but its answer not awaited.
-            let committed = !assignment.commits.is_under_way() && commit::pending(&assignment.partitions) == 0;
+            let committed = !assignment.commits.is_under_way() && pending(&assignment.partitions) == 0;
             assignment.drain_until.is_some_and(|until| now.mono >= until || (drained && committed))
         });
         if over == Some(true) {
@@ -204,6 +222,9 @@ impl Registry {
     /// Drops the assignment with all that it buffers.
     fn end(&mut self, effects: &mut Vec<Effect>) {
         self.awaited.clear();
+        if let Some(orders) = &mut self.orders {
+            orders.end(effects);
+        }
         if let Some(Assignment { generation, revoked: true, .. }) = self.assignment.take() {
             self.drained = Some(generation);
             effects.push(Effect::Drained(generation));
@@ -223,6 +244,7 @@ impl Registry {
             rng: &mut self.rng,
             last_id: &mut self.last_id,
             awaited: &mut self.awaited,
+            orders: &mut self.orders,
             effects,
         };
         Some(act(assignment, &mut context))
@@ -233,13 +255,41 @@ impl Registry {
 #[derive(Debug)]
 enum Answer {
     Written(WriteOutcome),
-    Quarantined(crate::bridge::ProduceOutcome),
+    Quarantined(ProduceOutcome),
+    Commanded(ProduceOutcome),
     Committed(CommitOutcome),
 }
 
 impl Assignment {
     fn partition(&mut self, partition: Partition) -> &mut PartitionState {
         self.partitions.get_mut(&partition).expect("what is awaited belongs to the present assignment")
+    }
+
+    fn commit_if_due(&mut self, last: bool, context: &mut Context<'_>) {
+        let settings = context.config.commits();
+        if let Some(offsets) = self.commits.start_if_due(context.now.mono, last, &self.partitions, settings) {
+            let id = context.await_answer(Awaited::Commit);
+            context.effects.push(Effect::Commit(id, self.generation, offsets));
+        }
+    }
+
+    /// Returns whether the group no longer knows us.
+    fn committed(&mut self, outcome: CommitOutcome, context: &mut Context<'_>) -> bool {
+        let settings = context.config.commits();
+        match self.commits.answered(context.now.mono, outcome, &mut self.partitions, settings, context.rng) {
+            Answered::Committed(offsets) => {
+                offsets.iter().for_each(|&(partition, offset)| context.fact(Fact::Committed(partition, offset)));
+            }
+            Answered::Failed => context.fact(Fact::FailedCommit),
+            Answered::Stale => return true,
+        }
+        false
+    }
+}
+
+impl Config {
+    fn commits(&self) -> CommitSettings {
+        CommitSettings { records: self.commit_records, every: self.commit_every, backoff: self.backoff }
     }
 }
 
@@ -253,6 +303,15 @@ impl Context<'_> {
 
     fn fact(&mut self, fact: Fact) {
         self.effects.push(Effect::Fact(fact));
+    }
+
+    /// Hands to Kafka what is to go down now.
+    fn send_orders(&mut self) {
+        let Some(orders) = self.orders else { return };
+        for (serial, record) in orders.pump(self.now, self.effects) {
+            let id = self.await_answer(Awaited::Command(serial));
+            self.effects.push(Effect::Command(id, record));
+        }
     }
 
     /// When the try after `failures` failed ones is due.
@@ -290,6 +349,7 @@ impl Core for Registry {
             Event::Written(id, outcome) => self.answered(now, id, Answer::Written(outcome), effects),
             Event::Quarantined(id, outcome) => self.answered(now, id, Answer::Quarantined(outcome), effects),
             Event::Committed(id, outcome) => self.answered(now, id, Answer::Committed(outcome), effects),
+            Event::Commanded(id, outcome) => self.answered(now, id, Answer::Commanded(outcome), effects),
             Event::Stop { within } => {
                 self.phase = Phase::Stopping;
                 self.drain(now, now.mono + within, effects);
@@ -312,7 +372,8 @@ impl Core for Registry {
         let assignment = self.assignment.as_ref()?;
         let partitions = assignment.partitions.values().filter_map(|partition| partition.deadline(&self.config));
         let commit = assignment.commits.deadline(&assignment.partitions);
-        partitions.chain(commit).chain(assignment.drain_until).min()
+        let orders = self.orders.as_ref().and_then(Orders::deadline);
+        partitions.chain(commit).chain(orders).chain(assignment.drain_until).min()
     }
 }
 

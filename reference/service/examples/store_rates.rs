@@ -63,7 +63,7 @@ where
                 rows.feed = Some(Feed { partition: writer as i32, next_offset: 1, received: Wall(0) });
                 let began = Instant::now();
                 let outcome = store.write(&rows).await;
-                assert_eq!(outcome, WriteOutcome::Committed);
+                assert_eq!(outcome, WriteOutcome::Committed { beaten: vec![] });
                 longest = longest.max(began.elapsed());
                 rows_written += rows.len();
             }

@@ -59,7 +59,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Schema`] where the store holds another version.
     fn migrate(&self, snapshot_period: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Writes `rows` in one transaction.
+    /// Writes `rows` in one transaction, and looks in it which of the sessions with a snapshot in them are not the newest
+    /// of their device.
     ///
     /// `Refused` only where the fault is in the rows; a store that is full, read-only or not migrated answers `Aborted`,
     /// lest good records be quarantined for it.

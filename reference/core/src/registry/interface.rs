@@ -2,22 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-
 use crate::{
     agent::Backoff,
     bridge::{OutgoingRecord, ProduceOutcome},
     core::EffectId,
-    id::Version,
+    id::{Device, Epoch, Session, Version},
     merge::Rows,
     time::Wall,
 };
 
-/// Kafka partition number.
-pub type Partition = i32;
-
-/// Kafka offset.
-pub type Offset = i64;
+pub use crate::consume::{CommitOutcome, Generation, Offset, Partition, Record};
 
 /// Settings of a registry.
 #[derive(Debug, Clone)]
@@ -39,11 +33,61 @@ pub struct Config {
     pub tracked_sessions: usize,
     /// Longest drain when partitions are revoked.
     pub drain_within: Duration,
+    /// Whether and how this registry speaks to the RAEs. `None` for a second consumer and for a rebuild, which must not
+    /// send a single command.
+    pub feedback: Option<Feedback>,
 }
 
-/// Names one assignment of partitions to this consumer; rises with each rebalance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(pub u64);
+/// Settings of what the primary registry sends down: notices to sessions that lost, and requests for snapshots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feedback {
+    /// Mean time between two snapshots of a device. Nothing is sent on behalf of a record that is older, and at most one
+    /// notice and one request per session while it lasts, less [`JITTER_PERMILLE`].
+    pub snapshot_period: Duration,
+    /// Whether a gap in a session's seqs makes the registry ask for a snapshot.
+    pub repair: bool,
+    /// How long a gap may wait for its missing records before a snapshot is asked for.
+    pub gap_wait: Duration,
+    /// Most requests for snapshots per second, and at once, over all sessions: a lossy fleet must not be asked for all it
+    /// knows at a time.
+    pub requests_per_s: u32,
+    /// How long after it was sent a command may be executed; also how long storing it is tried.
+    pub expires_after: Duration,
+    /// Most commands handed to Kafka and not yet stored, those that wait to be tried again included.
+    pub under_way: usize,
+    /// Most notices, and most requests, that wait for their turn; more are dropped, and made up for by a later snapshot.
+    pub waiting: usize,
+    /// Most sessions that are remembered as told, asked or lost.
+    pub sessions: usize,
+}
+
+/// By how much a snapshot may come before its period is over, in thousandths. One notice per snapshot, not per period to
+/// the millisecond: else a notice that was lost would be repeated only after the snapshot after next.
+pub const JITTER_PERMILLE: u32 = 200;
+
+impl Feedback {
+    /// The defaults, for devices that send a snapshot every `snapshot_period`.
+    #[must_use]
+    pub fn with_period(snapshot_period: Duration) -> Feedback {
+        Feedback {
+            snapshot_period,
+            repair: true,
+            gap_wait: Duration::from_secs(2),
+            requests_per_s: 100,
+            // A notice that is older than the next snapshot would only repeat that one's.
+            expires_after: snapshot_period.clamp(Duration::from_secs(5), Duration::from_secs(60)),
+            under_way: 100,
+            waiting: 1_000,
+            sessions: 50_000,
+        }
+    }
+
+    /// The time within which a session is told, or asked, once.
+    #[must_use]
+    pub fn spacing(&self) -> Duration {
+        self.snapshot_period * (1_000 - JITTER_PERMILLE) / 1_000
+    }
+}
 
 /// What happened around the registry.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +106,8 @@ pub enum Event {
     Quarantined(EffectId, ProduceOutcome),
     /// Answer to [`Effect::Commit`].
     Committed(EffectId, CommitOutcome),
+    /// Answer to [`Effect::Command`].
+    Commanded(EffectId, ProduceOutcome),
     /// Drain all that is buffered if that takes no longer than the given time, commit, and stop.
     Stop {
         /// Bound of the drain.
@@ -69,28 +115,15 @@ pub enum Event {
     },
 }
 
-/// A record read from Kafka.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Its partition.
-    pub partition: Partition,
-    /// Its offset.
-    pub offset: Offset,
-    /// Receive time at the bridge.
-    pub timestamp: Wall,
-    /// Key: the MQTT topic.
-    pub key: Option<Bytes>,
-    /// Value: the payload.
-    pub value: Option<Bytes>,
-    /// Whether the header `mqtt-retain` is `1`: a replay of a retained message, which only `status` may be.
-    pub retained: bool,
-}
-
 /// How a write ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// The rows are durable.
-    Committed,
+    Committed {
+        /// The sessions with a snapshot in the batch ([`crate::merge::SessionRow::snapshot`]) that are not the newest of
+        /// their device in the store, as that is with these rows in it.
+        beaten: Vec<Beaten>,
+    },
     /// Nothing was written; a later attempt may succeed.
     Aborted {
         /// The store's words.
@@ -108,18 +141,15 @@ pub enum WriteOutcome {
     },
 }
 
-/// How an offset commit ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommitOutcome {
-    /// Kafka has it.
-    Committed,
-    /// The group has moved on: the partitions are no longer ours.
-    Stale,
-    /// Not committed, or not known to be; retried with what is newest then.
-    Failed {
-        /// Kafka's words.
-        reason: String,
-    },
+/// A session that is not the newest of its device, by (epoch, session).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beaten {
+    /// The device.
+    pub device: Device,
+    /// The session that lost.
+    pub session: Session,
+    /// The epoch of the newest one; equal to the loser's own where the session's bytes decided.
+    pub by: Epoch,
 }
 
 /// What the registry wants done.
@@ -130,6 +160,9 @@ pub enum Effect {
     Write(EffectId, Partition, Arc<Rows>),
     /// Store a dead letter.
     Quarantine(EffectId, OutgoingRecord),
+    /// Store a command in `dmp.commands`, for the session whose topic is its key. At most [`Feedback::under_way`] are
+    /// under way or wait to be tried again; an answer is not waited for when the partitions are revoked.
+    Command(EffectId, OutgoingRecord),
     /// Commit offsets: each is the next to be read. At most one is under way.
     Commit(EffectId, Generation, Vec<(Partition, Offset)>),
     /// Stop reading a partition. A record that arrives all the same is taken.
@@ -159,12 +192,48 @@ pub enum Fact {
         /// Receive time at the bridge, for latency.
         received: Wall,
     },
-    /// Seqs are missing between `after` and `before` of a session.
-    Gap {
+    /// Seqs are missing between `after` and `before` of a session. Each gap ends in one [`Fact::GapClosed`], unless its
+    /// partition is taken away first.
+    GapOpened {
+        /// The device.
+        device: Device,
         /// Version of the record before the gap.
         after: Version,
         /// Version of the record behind it.
         before: Version,
+    },
+    /// A gap is no more.
+    GapClosed {
+        /// The device.
+        device: Device,
+        /// The session.
+        session: Session,
+        /// What closed it.
+        by: GapEnd,
+        /// How long it was open.
+        after: Duration,
+    },
+    /// A session is asked for a snapshot.
+    RepairRequested(Device, Session),
+    /// A session is told that it lost.
+    NoticeSent {
+        /// The device.
+        device: Device,
+        /// The session.
+        session: Session,
+        /// The epoch that is named.
+        epoch: Epoch,
+    },
+    /// A command is produced again.
+    RetriedCommand,
+    /// A command will not be sent, or not be tried any longer.
+    CommandDropped {
+        /// The session that it is for.
+        session: Session,
+        /// What it asks for.
+        order: Order,
+        /// Why.
+        why: Dropped,
     },
     /// A record was quarantined.
     Quarantined {
@@ -191,6 +260,43 @@ pub enum Fact {
     Buffered(Partition, usize),
 }
 
+/// How a gap ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GapEnd {
+    /// All that was missing came late.
+    Update,
+    /// A snapshot that nobody had asked for.
+    Snapshot,
+    /// A snapshot after the registry had asked for one.
+    RequestedSnapshot,
+    /// It was forgotten: too many gaps, or too many sessions.
+    Forgotten,
+}
+
+/// What the registry asks of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Order {
+    /// `reonboard`.
+    Notice,
+    /// `snapshot`.
+    Repair,
+}
+
+/// Why a command was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dropped {
+    /// Too many wait.
+    Full,
+    /// Too many sessions are remembered already.
+    Crowded,
+    /// Kafka did not take it before it expired.
+    Expired,
+    /// Kafka never will.
+    Refused,
+    /// The partitions were taken away before it was stored.
+    Unassigned,
+}
+
 /// What a record did to the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -198,7 +304,7 @@ pub enum Class {
     Applied,
     /// Everything in it was older than what its batch or its session's device already had.
     Superseded,
-    /// Its seq was seen before in this session.
+    /// Its seq was seen before in this session, or is not known to be missing.
     Duplicate,
     /// Presence of a RAE, or a retained message that is ignored.
     Other,
@@ -213,6 +319,27 @@ pub struct Gauges {
     pub committing: bool,
     /// Whether partitions are being drained.
     pub draining: bool,
+    /// What goes down; `None` without [`Config::feedback`].
+    pub feedback: Option<FeedbackGauges>,
+}
+
+/// Queues of the way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedbackGauges {
+    /// Notices that wait for their turn.
+    pub notices: usize,
+    /// Requests that wait for their turn or for the budget.
+    pub requests: usize,
+    /// The bound of either, [`Feedback::waiting`].
+    pub waiting_cap: usize,
+    /// Commands handed to Kafka, those included that wait to be tried again.
+    pub under_way: usize,
+    /// Their bound, [`Feedback::under_way`].
+    pub under_way_cap: usize,
+    /// Sessions remembered as told, as asked or as lost; the largest of the three.
+    pub sessions: usize,
+    /// The bound of each, [`Feedback::sessions`].
+    pub sessions_cap: usize,
 }
 
 /// Queues of one partition.
@@ -233,6 +360,12 @@ pub struct PartitionGauges {
     pub writing: usize,
     /// Dead letters not yet stored.
     pub quarantining: usize,
+    /// Sessions whose last seq is remembered.
+    pub sessions: usize,
+    /// Their bound, [`Config::tracked_sessions`], rounded up to an even number.
+    pub sessions_cap: usize,
+    /// Sessions with a gap among them.
+    pub gaps: usize,
     /// Whether the partition is paused.
     pub paused: bool,
     /// The next offset to be read.

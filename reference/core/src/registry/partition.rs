@@ -9,14 +9,17 @@ mod write;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{
-    Awaited, Class, Config, Context, Effect, Fact, Generation, Offset, Partition, PartitionGauges, Record,
+    Awaited, Class, Config, Context, Effect, Fact, GapEnd, Generation, Offset, Partition, PartitionGauges, Record,
     batch::Batch,
-    entry::{Entry, Stage, bytes_of, letter, read},
-    track::{Sessions, Standing},
+    entry::{Entry, Stage, read},
+    gaps::Closed,
+    orders::Asked,
+    track::{Key, Sessions, Standing},
 };
 use crate::{
     bridge::ProduceOutcome,
-    event::Event,
+    consume::Progress,
+    event::{Event, kafka_topic},
     merge::Feed,
     sabotage::{Bug, planted},
     time::{Mono, Wall},
@@ -35,7 +38,7 @@ pub(super) struct PartitionState {
     generation: Generation,
     next: Offset,
     durable: Offset,
-    pub(super) committed: Offset,
+    committed: Offset,
     newest: Wall,
     sessions: Sessions,
     entries: VecDeque<Entry>,
@@ -52,7 +55,8 @@ pub(super) struct PartitionState {
 }
 
 impl PartitionState {
-    pub(super) fn new(number: Partition, generation: Generation, start: Offset, sessions: usize) -> PartitionState {
+    pub(super) fn new(number: Partition, generation: Generation, start: Offset, config: &Config) -> PartitionState {
+        let gap_wait = config.feedback.as_ref().filter(|feedback| feedback.repair).map(|feedback| feedback.gap_wait);
         PartitionState {
             number,
             generation,
@@ -60,7 +64,7 @@ impl PartitionState {
             durable: start,
             committed: start,
             newest: Wall(i64::MIN),
-            sessions: Sessions::new(sessions),
+            sessions: Sessions::new(config.tracked_sessions, gap_wait),
             entries: VecDeque::new(),
             first: 0,
             bytes: 0,
@@ -87,6 +91,9 @@ impl PartitionState {
             buffered_bytes_cap: BYTE_CREDIT,
             writing,
             quarantining: self.quarantining,
+            sessions: self.sessions.len(),
+            sessions_cap: self.sessions.cap(),
+            gaps: self.sessions.gaps(),
             paused: self.paused,
             next: self.next,
             durable: self.durable,
@@ -162,6 +169,9 @@ impl PartitionState {
             self.send_letter(serial, context);
         }
         self.retry_write(context);
+        if !self.draining {
+            self.ask(context);
+        }
     }
 
     pub(super) fn deadline(&self, config: &Config) -> Option<Mono> {
@@ -171,31 +181,63 @@ impl PartitionState {
             (Write::Idle, None) | (Write::InFlight(_), _) => None,
         };
         let quarantine = self.quarantine_retries.first().map(|&(at, _)| at);
-        [write, quarantine].into_iter().flatten().min()
-    }
-
-    /// The offset to commit: everything below it is durable.
-    pub(super) fn committable(&self) -> Offset {
-        if self.next > self.durable && planted(Bug::RegistryCommitsEarly) { self.next } else { self.durable }
+        let gap = if self.draining { None } else { self.sessions.deadline() };
+        [write, quarantine, gap].into_iter().flatten().min()
     }
 
     /// Merges a record that could be decoded into the open batch.
     fn merge(&mut self, record: &Record, event: Option<&Event>, context: &mut Context<'_>) -> Class {
         let replaced = self.batch(record, event, context);
         let Some(Event::State(state)) = event else { return Class::Other };
-        match self.sessions.observe(state.device, state.version) {
-            Standing::Duplicate => return Class::Duplicate,
-            Standing::Gap { after } => context.fact(Fact::Gap { after, before: state.version }),
-            Standing::Baseline | Standing::Next => {}
+        let mut closed = Vec::new();
+        let standing = self.sessions.observe(context.now, state, record.timestamp, &mut closed);
+        if let Standing::Gap { after } = standing {
+            context.fact(Fact::GapOpened { device: state.device, after, before: state.version });
+        }
+        self.close(closed, context);
+        if standing == Standing::Duplicate {
+            return Class::Duplicate;
         }
         if replaced { Class::Applied } else { Class::Superseded }
+    }
+
+    /// Tells of gaps that ended; a request for a session that misses nothing any more need not be sent.
+    fn close(&mut self, closed: Vec<(Key, Closed)>, context: &mut Context<'_>) {
+        let mut unsent = None;
+        for (key, closed) in closed {
+            let (device, session) = key;
+            let healed = self.sessions.gaps_of(key).is_none();
+            if healed && context.orders.as_mut().is_some_and(|orders| orders.cancel(session)) {
+                unsent = Some(key);
+            }
+            let by = match closed.by {
+                GapEnd::RequestedSnapshot if unsent == Some(key) => GapEnd::Snapshot,
+                by => by,
+            };
+            let after = context.now.mono.since(closed.opened);
+            context.fact(Fact::GapClosed { device, session, by, after });
+        }
+    }
+
+    /// Asks the sessions for a snapshot whose gaps have lasted long enough.
+    fn ask(&mut self, context: &mut Context<'_>) {
+        let Some(orders) = context.orders.as_mut() else { return };
+        let now = context.now;
+        while let Some(((device, session), rae)) = self.sessions.take_due(now.mono, |at| orders.is_young(now.wall, at))
+        {
+            match orders.ask(now.mono, (device, session, rae), context.effects) {
+                Asked::Yes => self.sessions.set_asked((device, session)),
+                Asked::NotBefore(at) => self.sessions.schedule((device, session), at),
+                Asked::No => {}
+            }
+        }
     }
 
     fn batch(&mut self, record: &Record, event: Option<&Event>, context: &mut Context<'_>) -> bool {
         let serial = self.first + self.entries.len() as Serial;
         let feed = Feed { partition: self.number, next_offset: record.offset, received: self.newest };
         let open = self.open.get_or_insert_with(|| Batch::new(serial, context.now.mono, feed));
-        let replaced = open.push(record.offset, record.timestamp, bytes_of(record), event);
+        let replaced = open.push(record.offset, record.timestamp, record.bytes(), event);
         if open.is_full(context.config.batch_rows) {
             self.closed.extend(self.open.take());
         }
@@ -203,7 +245,7 @@ impl PartitionState {
     }
 
     fn push(&mut self, record: Record, stage: Stage) {
-        self.bytes += bytes_of(&record);
+        self.bytes += record.bytes();
         self.entries.push_back(Entry { record, stage });
     }
 
@@ -217,7 +259,7 @@ impl PartitionState {
     fn send_letter(&mut self, serial: Serial, context: &mut Context<'_>) {
         let Entry { record, stage } = &self.entries[self.index(serial)];
         if let Stage::Quarantining { reason, detail, .. } = stage {
-            let letter = letter(record, reason, detail);
+            let letter = record.letter(kafka_topic::EVENTS, reason, detail);
             let id = context.await_answer(Awaited::Quarantine(self.number, serial));
             context.effects.push(Effect::Quarantine(id, letter));
         }
@@ -227,7 +269,7 @@ impl PartitionState {
     fn settle(&mut self, context: &mut Context<'_>) {
         while let Some(entry) = self.entries.pop_front_if(|entry| matches!(entry.stage, Stage::Done)) {
             self.first += 1;
-            self.bytes -= bytes_of(&entry.record);
+            self.bytes -= entry.record.bytes();
             self.durable = entry.record.offset + 1;
         }
         self.regulate(context);
@@ -248,5 +290,19 @@ impl PartitionState {
 
     fn index(&self, serial: Serial) -> usize {
         usize::try_from(serial - self.first).expect("the buffer fits into memory")
+    }
+}
+
+impl Progress for PartitionState {
+    fn committable(&self) -> Offset {
+        if self.next > self.durable && planted(Bug::RegistryCommitsEarly) { self.next } else { self.durable }
+    }
+
+    fn committed(&self) -> Offset {
+        self.committed
+    }
+
+    fn set_committed(&mut self, offset: Offset) {
+        self.committed = offset;
     }
 }

@@ -35,6 +35,7 @@ fn config() -> Config {
         backoff: Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) },
         tracked_sessions: 100,
         drain_within: DRAIN_WITHIN,
+        feedback: None,
     }
 }
 

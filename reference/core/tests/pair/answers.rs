@@ -85,7 +85,7 @@ impl World {
         let reason = "as the seed has it".to_owned();
         if !self.chance(Fault::Answers, 10) {
             self.store_rows(rows);
-            return registry::WriteOutcome::Committed;
+            return registry::WriteOutcome::Committed { beaten: vec![] };
         }
         match self.rng.random_range(0..4) {
             0 => return registry::WriteOutcome::Aborted { reason },

@@ -127,8 +127,9 @@ impl World {
                     self.assign();
                 }
                 registry::Effect::Pause(..) | registry::Effect::Resume(..) | registry::Effect::Drained(_) => {}
+                registry::Effect::Command(..) => unreachable!("without feedback nothing goes down"),
                 registry::Effect::Stopped => unreachable!("nobody stops the registry"),
-                registry::Effect::Fact(registry::Fact::Gap { .. }) => self.count("gap"),
+                registry::Effect::Fact(registry::Fact::GapOpened { .. }) => self.count("gap"),
                 registry::Effect::Fact(registry::Fact::Quarantined { .. }) => self.count("quarantined"),
                 registry::Effect::Fact(_) => {}
             }

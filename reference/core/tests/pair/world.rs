@@ -446,6 +446,7 @@ impl World {
             backoff: BACKOFF,
             tracked_sessions: 100,
             drain_within: Duration::from_millis(500),
+            feedback: None,
         };
         self.registry.core = Some(Registry::new(config, self.rng.random()));
         self.registry.generation += 1;

@@ -9,7 +9,7 @@ use dmp_core::{
     bridge::ProduceOutcome,
     core::EffectId,
     event::kafka_topic,
-    registry::{CommitOutcome, Effect, Event, Fact, Partition, Registry, WriteOutcome},
+    registry::{CommitOutcome, Effect, Event, Fact, Order, Partition, Registry, WriteOutcome},
 };
 use tokio::sync::mpsc;
 
@@ -33,13 +33,15 @@ const READER_QUEUE: usize = 64;
 /// a write and try again.
 const WRITER_QUEUE: usize = 1_024;
 
-/// Dead letters that wait for the producer; more are refused and tried again.
+/// Dead letters and commands that wait for the producer; more are refused and tried again.
 const DEAD_LETTER_QUEUE: usize = 4_096;
 
 pub(super) struct Adapter {
     read: mpsc::Receiver<Event>,
     written: mpsc::Receiver<Event>,
-    quarantined: mpsc::Receiver<(EffectId, ProduceOutcome)>,
+    produced: mpsc::Receiver<(EffectId, ProduceOutcome)>,
+    /// Which of what was produced are commands; the rest are dead letters.
+    commands: BTreeSet<EffectId>,
     /// Answers to what a full stage did not take; each is told in the next turns.
     not_taken: VecDeque<Event>,
     consumer: Consumer,
@@ -58,7 +60,7 @@ impl Adapter {
         let Shared { config, store, faults, gauges, group } = shared;
         let (events, read) = mpsc::channel(READER_QUEUE);
         let (answers, written) = mpsc::channel(WRITER_QUEUE);
-        let (letters, quarantined) = mpsc::channel(DEAD_LETTER_QUEUE);
+        let (letters, produced) = mpsc::channel(DEAD_LETTER_QUEUE);
         let writer = Writer::new(store.clone(), faults.clone(), gauges.clone());
         let writer = Stage::start(writer, config.pipeline.writers, WRITER_QUEUE, config.backoff.into(), answers);
         let client_id = format!("{}-{}", config.group, std::process::id());
@@ -81,7 +83,8 @@ impl Adapter {
         Ok(Adapter {
             read,
             written,
-            quarantined,
+            produced,
+            commands: BTreeSet::new(),
             not_taken: VecDeque::new(),
             consumer: Consumer::start(consumer, events)?,
             writer,
@@ -99,6 +102,10 @@ impl Adapter {
     pub(super) async fn finish(self) {
         self.group.set(false);
         self.consumer.stop().await;
+    }
+
+    fn answered(&mut self, id: EffectId, outcome: ProduceOutcome) -> Event {
+        if self.commands.remove(&id) { Event::Commanded(id, outcome) } else { Event::Quarantined(id, outcome) }
     }
 
     fn note(&mut self, event: &Event) {
@@ -122,6 +129,13 @@ impl Adapter {
                 | ProduceOutcome::Failed { reason }
                 | ProduceOutcome::Unknown { reason },
             ) => tracing::warn!("storing a dead letter: {reason}"),
+            Event::Commanded(_, ProduceOutcome::Stored { .. }) => self.gauges.commands.increment(),
+            Event::Commanded(
+                _,
+                ProduceOutcome::Refused { reason }
+                | ProduceOutcome::Failed { reason }
+                | ProduceOutcome::Unknown { reason },
+            ) => tracing::warn!("storing a command: {reason}"),
             Event::Committed(_, CommitOutcome::Committed) => self.gauges.commits.increment(),
             Event::Committed(_, CommitOutcome::Stale) => self.gauges.stale_commits.increment(),
             Event::Committed(_, CommitOutcome::Failed { reason }) => tracing::warn!("committing offsets: {reason}"),
@@ -133,7 +147,12 @@ impl Adapter {
         let gauges = &self.gauges;
         match fact {
             Fact::Reflected { class, received, .. } => gauges.reflected(*class, *received),
-            Fact::Gap { .. } => gauges.gaps.increment(),
+            Fact::GapOpened { .. } => gauges.gaps.increment(),
+            Fact::GapClosed { by, .. } => gauges.closed_gap(*by),
+            Fact::RepairRequested(..) => gauges.ordered(Order::Repair),
+            Fact::NoticeSent { .. } => gauges.ordered(Order::Notice),
+            Fact::RetriedCommand => gauges.retried_commands.increment(),
+            Fact::CommandDropped { order, why, .. } => gauges.dropped(*order, *why),
             Fact::Quarantined { partition, offset, reason } => {
                 tracing::warn!(partition, offset, reason, "record quarantined");
                 gauges.quarantined(reason);
@@ -158,7 +177,7 @@ impl drive::Adapter for Adapter {
         }
         let event = tokio::select! {
             Some(event) = self.written.recv() => event,
-            Some((id, outcome)) = self.quarantined.recv() => Event::Quarantined(id, outcome),
+            Some((id, outcome)) = self.produced.recv() => self.answered(id, outcome),
             Some(event) = self.read.recv() => event,
             () = self.stop.wait(), if !self.stopping => {
                 self.stopping = true;
@@ -182,6 +201,12 @@ impl drive::Adapter for Adapter {
                     self.not_taken.push_back(Event::Quarantined(id, outcome));
                 }
             }
+            Effect::Command(id, record) => match self.producer.produce(id, record) {
+                Ok(()) => {
+                    self.commands.insert(id);
+                }
+                Err(outcome) => self.not_taken.push_back(Event::Commanded(id, outcome)),
+            },
             Effect::Commit(id, generation, offsets) => self.consumer.commit(id, generation, offsets),
             Effect::Pause(generation, partition) => self.consumer.pause(generation, partition),
             Effect::Resume(generation, partition) => self.consumer.resume(generation, partition),

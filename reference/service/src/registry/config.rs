@@ -186,6 +186,7 @@ impl Config {
             backoff: self.backoff.into(),
             tracked_sessions,
             drain_within: self.drain_within,
+            feedback: None,
         }
     }
 }

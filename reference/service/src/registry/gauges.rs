@@ -7,7 +7,7 @@ use std::{
 };
 
 use dmp_core::{
-    registry::{Class, Partition, PartitionGauges, WriteOutcome},
+    registry::{Class, Dropped, GapEnd, Order, Partition, PartitionGauges, WriteOutcome},
     time::Wall,
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Gauges {
     write: Latency,
     writes: [Counter; 4],
     pub(super) gaps: Counter,
+    pub(super) commands: Counter,
+    pub(super) retried_commands: Counter,
     pub(super) pauses: Counter,
     pub(super) resumes: Counter,
     pub(super) commits: Counter,
@@ -87,6 +89,8 @@ impl Gauges {
             writes: ["committed", "aborted", "ambiguous", "refused"]
                 .map(|outcome| metrics.counter("dmp_registry_writes_total", writes, &[("outcome", outcome)])),
             gaps: counter("dmp_registry_gaps_total", "Places where seqs of a session are missing."),
+            commands: counter("dmp_registry_commands_stored_total", "Commands that Kafka took."),
+            retried_commands: counter("dmp_registry_command_retries_total", "Commands produced again."),
             pauses: counter("dmp_registry_pauses_total", "Partitions paused for want of credit."),
             resumes: counter("dmp_registry_resumes_total", "Partitions resumed."),
             commits: counter("dmp_registry_commits_total", "Offset commits that Kafka took."),
@@ -126,6 +130,34 @@ impl Gauges {
         self.latency.record(Duration::from_millis(took));
     }
 
+    pub(super) fn closed_gap(&self, by: GapEnd) {
+        let by = match by {
+            GapEnd::Update => "update",
+            GapEnd::Snapshot => "snapshot",
+            GapEnd::RequestedSnapshot => "requested_snapshot",
+            GapEnd::Forgotten => "forgotten",
+        };
+        let help = "Gaps that ended, by what ended them.";
+        self.metrics.counter("dmp_registry_gaps_closed_total", help, &[("by", by)]).increment();
+    }
+
+    pub(super) fn ordered(&self, order: Order) {
+        let help = "Commands sent, by what they ask for.";
+        self.metrics.counter("dmp_registry_commands_total", help, &[("order", word_of(order))]).increment();
+    }
+
+    pub(super) fn dropped(&self, order: Order, why: Dropped) {
+        let why = match why {
+            Dropped::Full => "full",
+            Dropped::Crowded => "crowded",
+            Dropped::Expired => "expired",
+            Dropped::Refused => "refused",
+            Dropped::Unassigned => "unassigned",
+        };
+        let (help, labels) = ("Commands given up, by reason.", [("order", word_of(order)), ("why", why)]);
+        self.metrics.counter("dmp_registry_commands_dropped_total", help, &labels).increment();
+    }
+
     pub(super) fn quarantined(&self, reason: &str) {
         let help = "Records quarantined, by reason.";
         self.metrics.counter("dmp_registry_quarantined_total", help, &[("reason", reason)]).increment();
@@ -133,7 +165,7 @@ impl Gauges {
 
     pub(super) fn wrote(&self, outcome: &WriteOutcome, took: Duration) {
         let index = match outcome {
-            WriteOutcome::Committed => 0,
+            WriteOutcome::Committed { .. } => 0,
             WriteOutcome::Aborted { .. } => 1,
             WriteOutcome::Ambiguous { .. } => 2,
             WriteOutcome::Refused { .. } => 3,
@@ -212,5 +244,12 @@ impl PartitionSeries {
         self.next.set(shown.next);
         self.durable.set(shown.durable);
         self.committed.set(shown.committed);
+    }
+}
+
+fn word_of(order: Order) -> &'static str {
+    match order {
+        Order::Notice => "reonboard",
+        Order::Repair => "snapshot",
     }
 }

@@ -56,7 +56,7 @@ impl<S: Store> Work for Writer<S> {
         let outcome = self.store.write(&rows).await;
         self.gauges.wrote(&outcome, began.elapsed());
         match &outcome {
-            WriteOutcome::Committed => {}
+            WriteOutcome::Committed { .. } => {}
             WriteOutcome::Aborted { reason } => tracing::warn!(partition, "write aborted: {reason}"),
             WriteOutcome::Ambiguous { reason } => tracing::warn!(partition, "write with unknown outcome: {reason}"),
             WriteOutcome::Refused { reason } => tracing::warn!(partition, "write refused: {reason}"),

@@ -44,6 +44,14 @@ pub(super) struct SessionColumns {
     pub(super) opened: Vec<i64>,
 }
 
+/// The sessions with a snapshot in the batch, whose standing among the device's sessions is asked for.
+#[derive(Default)]
+pub(super) struct StandingColumns {
+    pub(super) device: Vec<Uuid>,
+    pub(super) session: Vec<Uuid>,
+    pub(super) epoch: Vec<i64>,
+}
+
 /// Table `rae`.
 #[derive(Default)]
 pub(super) struct RaeColumns {
@@ -75,6 +83,7 @@ pub(super) struct Columns {
     pub(super) devices: DeviceColumns,
     pub(super) attributes: AttributeColumns,
     pub(super) sessions: SessionColumns,
+    pub(super) standings: StandingColumns,
     pub(super) raes: RaeColumns,
     pub(super) feed: Option<FeedColumns>,
 }
@@ -104,6 +113,11 @@ impl Columns {
             columns.sessions.epoch.push(exact(row.epoch.get()));
             columns.sessions.rae.push(row.rae.to_string());
             columns.sessions.opened.push(storable(row.opened));
+            if row.snapshot.is_some() {
+                columns.standings.device.push(device.0);
+                columns.standings.session.push(session.0);
+                columns.standings.epoch.push(exact(row.epoch.get()));
+            }
         }
         for (rae, presence) in &rows.raes {
             columns.raes.rae.push(rae.to_string());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dmp_core::{
     event::{AttributeName, Presence, PresenceState, Value},
     id::{Device, Epoch, Rae, Seq, Session, Version},
+    registry::Beaten,
     time::Wall,
 };
 use uuid::Uuid;
@@ -98,6 +99,17 @@ pub(super) fn decode_rae(text: &str) -> Result<Rae, StoreError> {
 pub(super) fn decode_presence(boot: i64, connection: i64, offline: bool) -> Result<Presence, StoreError> {
     let state = if offline { PresenceState::Offline } else { PresenceState::Online };
     Ok(Presence { boot: decode_epoch(boot)?, connection: decode_seq(connection)?, state })
+}
+
+/// `None` where the store holds an epoch that is none: no reason to withhold that the rows are durable.
+pub(super) fn decode_beaten(device: Uuid, session: Uuid, by: i64) -> Option<Beaten> {
+    match decode_epoch(by) {
+        Ok(by) => Some(Beaten { device: Device(device), session: Session(session), by }),
+        Err(error) => {
+            tracing::warn!(%device, "looking for the newest session: {error}");
+            None
+        }
+    }
 }
 
 fn decode_version(RawVersion(epoch, session, seq): RawVersion) -> Result<Version, StoreError> {

@@ -1,9 +1,9 @@
 //! One sentence each, of one writer.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use dmp_core::{
-    event::{Event, Presence, PresenceState, Value},
+    event::{Event, Presence, PresenceState, StateEvent, Value},
     id::{Epoch, Seq},
     merge::{Feed, Rows},
     time::Wall,
@@ -141,6 +141,29 @@ pub(crate) async fn presence_keeps_the_newest_word_of_each_rae(stage: &Stage) {
     rows.apply(&Event::Status(rae("RAE-7"), said(2, 2, Offline)), Wall(0));
     write(&store, &rows).await;
     assert_eq!(store.presence().await.unwrap()[&rae("RAE-7")].state, Offline, "offline is after online");
+}
+
+pub(crate) async fn a_write_tells_which_sessions_with_a_snapshot_are_not_the_newest_of_their_device(stage: &Stage) {
+    let store = stage.migrated().await;
+    let opened = |n, epoch, session, seq| snapshot(device(n), version(epoch, session, seq), &[("a", text("x"), 1)]);
+    let beaten = async |events: &[StateEvent]| match store.write(&rows(events, 0)).await {
+        WriteOutcome::Committed { beaten } => {
+            beaten.iter().map(|of| (of.device, of.session, of.by.get())).collect::<BTreeSet<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let lost = |n, session, by| (device(n), version(1, session, 1).session, by);
+    assert_eq!(beaten(&[opened(1, 5, 1, 1), opened(2, 5, 1, 1)]).await, [].into(), "each is the only one");
+    assert_eq!(beaten(&[opened(1, 5, 1, 2)]).await, [].into(), "nothing is above itself");
+    assert_eq!(beaten(&[opened(1, 4, 9, 1)]).await, [lost(1, 9, 5)].into(), "by epoch");
+    assert_eq!(beaten(&[opened(1, 5, 0, 1)]).await, [lost(1, 0, 5)].into(), "by the session's bytes");
+    let newer = delta(device(1), version(8, 3, 7), &[("a", text("y"))], &[]);
+    assert_eq!(beaten(&[newer]).await, [].into(), "a delta asks for nothing, but enters its session");
+    assert_eq!(beaten(&[opened(1, 5, 1, 3), opened(2, 5, 1, 2)]).await, [lost(1, 1, 8)].into(), "each by its device");
+    let both = [opened(3, 1 << 52, 1, 1), opened(3, 7, 2, 1), opened(3, 9, 3, 1)];
+    assert_eq!(beaten(&both).await, [lost(3, 2, 1 << 52), lost(3, 3, 1 << 52)].into(), "also within a batch");
+    let deltas_alone = delta(device(3), version(7, 2, 2), &[("a", text("y"))], &[]);
+    assert_eq!(beaten(&[deltas_alone]).await, [].into());
 }
 
 pub(crate) async fn a_device_is_stale_by_what_was_read_of_its_own_partition(stage: &Stage) {

@@ -41,6 +41,7 @@ on_every_store! {
     body::records_of_some_devices_are_those_of_all,
     body::a_feed_only_rises,
     body::presence_keeps_the_newest_word_of_each_rae,
+    body::a_write_tells_which_sessions_with_a_snapshot_are_not_the_newest_of_their_device,
     body::a_device_is_stale_by_what_was_read_of_its_own_partition,
     body::retiring_deletes_whole_what_was_stale_for_long_and_nothing_else,
     body::a_value_too_long_for_its_column_is_refused_and_its_batch_leaves_no_trace,

@@ -118,7 +118,7 @@ pub(crate) async fn write(store: &Database, rows: &Rows) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..WRITE_TRIES {
         match store.write(rows).await {
-            WriteOutcome::Committed => return tally,
+            WriteOutcome::Committed { .. } => return tally,
             WriteOutcome::Aborted { reason } => tally.aborted.push(reason),
             WriteOutcome::Ambiguous { reason } => tally.ambiguous.push(reason),
             WriteOutcome::Refused { reason } => panic!("good rows were refused: {reason}"),

@@ -6,9 +6,9 @@ use super::{PartitionState, Serial};
 use crate::{
     merge::Rows,
     registry::{
-        Awaited, Context, Effect, Fact, WriteOutcome,
+        Awaited, Beaten, Context, Effect, Fact, WriteOutcome,
         batch::Batch,
-        entry::{Entry, Stage, bytes_of, read},
+        entry::{Entry, Stage, read},
     },
     time::Mono,
 };
@@ -33,8 +33,9 @@ impl PartitionState {
             unreachable!("a write that is awaited is in flight")
         };
         match outcome {
-            WriteOutcome::Committed => {
+            WriteOutcome::Committed { beaten } => {
                 self.reflect(&job.range, context);
+                beaten.iter().for_each(|beaten| tell(beaten, &job.rows, context));
                 self.settle(context);
             }
             WriteOutcome::Aborted { .. } | WriteOutcome::Ambiguous { .. } => self.wait(job, context),
@@ -126,8 +127,21 @@ impl PartitionState {
                 Stage::Batched(_) => read(record).ok().flatten(),
                 Stage::Quarantining { .. } | Stage::Done => None,
             };
-            batch.push(record.offset, record.timestamp, bytes_of(record), event.as_ref());
+            batch.push(record.offset, record.timestamp, record.bytes(), event.as_ref());
         }
         Some(batch)
+    }
+}
+
+/// Tells a session whose snapshot these rows held that it lost.
+fn tell(beaten: &Beaten, rows: &Rows, context: &mut Context<'_>) {
+    let Beaten { device, session, by } = *beaten;
+    let Some((row, received)) = rows.sessions.get(&(device, session)).and_then(|row| Some((row, row.snapshot?))) else {
+        return;
+    };
+    // Where the session's bytes decided, the epoch above: an agent acts only on one that is above its own.
+    let epoch = if by > row.epoch { by } else { row.epoch.next().unwrap_or(by) };
+    if let Some(orders) = context.orders {
+        orders.lost(context.now, (device, session, row.rae.clone()), epoch, received, context.effects);
     }
 }

@@ -157,6 +157,7 @@ impl World {
                 ) => {
                     assert!(self.told.insert((partition, offset)), "{partition}/{offset} ended twice");
                 }
+                Effect::Command(..) => unreachable!("without feedback nothing goes down"),
                 Effect::Stopped | Effect::Fact(_) => {}
             }
         }
@@ -251,7 +252,7 @@ impl World {
             _ if rows.devices.keys().any(|device| bad.contains(device)) => (false, WriteOutcome::Refused { reason }),
             1 => (false, WriteOutcome::Ambiguous { reason }),
             2 => (true, WriteOutcome::Ambiguous { reason }),
-            _ => (true, WriteOutcome::Committed),
+            _ => (true, WriteOutcome::Committed { beaten: vec![] }),
         };
         if applied {
             self.stored.extend(rows.devices.keys());

@@ -44,11 +44,11 @@ fn one_write_per_partition_is_in_flight_and_a_slow_one_blocks_no_other_partition
         effects = bench.reads(wide(1, offset));
         while let [write] = writes_of(&effects).as_slice() {
             assert_eq!(write.1, 1);
-            effects = bench.writes(write, WriteOutcome::Committed);
+            effects = bench.writes(write, WriteOutcome::Committed { beaten: vec![] });
         }
     }
     assert_eq!((bench.partition(0).durable, bench.partition(1).durable), (0, 12));
-    let second = write_of(&bench.writes(&slow, WriteOutcome::Committed));
+    let second = write_of(&bench.writes(&slow, WriteOutcome::Committed { beaten: vec![] }));
     assert_eq!((next_offset(&slow.2), next_offset(&second.2)), (4, 8), "in order");
 }
 
@@ -67,7 +67,7 @@ fn an_aborted_or_ambiguous_write_is_repeated_with_the_same_rows_after_a_back_off
     let third = write_of(&bench.wait());
     assert!(Arc::ptr_eq(&first.2, &second.2) && Arc::ptr_eq(&first.2, &third.2), "not copied");
     assert_eq!(bench.partition(0).durable, 0);
-    let effects = bench.writes(&third, WriteOutcome::Committed);
+    let effects = bench.writes(&third, WriteOutcome::Committed { beaten: vec![] });
     assert_eq!(reflected(&effects), [(0, Class::Applied)]);
     assert_eq!((bench.partition(0).durable, next_offset(&write_of(&effects).2)), (1, 2));
 }
@@ -81,7 +81,8 @@ fn the_one_record_that_the_store_refuses_is_found_and_quarantined_and_its_neighb
     let mut tries = 0;
     while let [write] = writes_of(&effects).as_slice() {
         tries += 1;
-        let outcome = if write.2.devices.contains_key(&bad) { refused() } else { WriteOutcome::Committed };
+        let outcome =
+            if write.2.devices.contains_key(&bad) { refused() } else { WriteOutcome::Committed { beaten: vec![] } };
         effects = bench.writes(write, outcome);
         done.extend(reflected(&effects).into_iter().map(|(offset, _)| offset));
         if effects.iter().any(|effect| matches!(effect, Effect::Quarantine(..))) {
@@ -107,7 +108,7 @@ fn the_feed_is_written_also_where_the_last_record_was_refused_or_poison() {
     let write = write_of(&bench.wait());
     let feed_alone = write_of(&bench.writes(&write, refused()));
     assert_eq!((feed_alone.2.len(), next_offset(&feed_alone.2)), (0, 1));
-    bench.writes(&feed_alone, WriteOutcome::Committed);
+    bench.writes(&feed_alone, WriteOutcome::Committed { beaten: vec![] });
     bench.reads(poison(0, 1));
     assert_eq!(next_offset(&write_of(&bench.wait()).2), 2);
 }
@@ -129,7 +130,7 @@ fn poison_is_quarantined_at_once_and_the_offset_passes_it_only_when_its_letter_i
     assert_eq!(letter.1.value, b"\xffnot JSON"[..]);
     bench.reads(good(0, 2));
     let write = write_of(&bench.wait());
-    let effects = bench.writes(&write, WriteOutcome::Committed);
+    let effects = bench.writes(&write, WriteOutcome::Committed { beaten: vec![] });
     assert_eq!(reflected(&effects), [(0, Class::Applied), (2, Class::Applied)]);
     assert_eq!(bench.partition(0).durable, 1);
     let mut letter = letter;
@@ -182,7 +183,7 @@ fn a_retained_status_is_applied_and_any_other_retained_message_ignored() {
     bench.reads(Record { retained: true, ..poison(0, 2) });
     let write = write_of(&bench.wait());
     assert_eq!((write.2.raes.get(&rae), write.2.devices.len()), (Some(&presence), 0));
-    let effects = bench.writes(&write, WriteOutcome::Committed);
+    let effects = bench.writes(&write, WriteOutcome::Committed { beaten: vec![] });
     assert_eq!(reflected(&effects), [(0, Class::Other), (1, Class::Other), (2, Class::Other)]);
 }
 
@@ -198,11 +199,11 @@ fn duplicates_and_gaps_are_told_and_what_its_batch_overtook_is_superseded() {
     let events = [event(1, 5), event(1, 6), event(1, 6), newer_session(1), event(1, 9)];
     let effects: Vec<_> =
         events.iter().zip(0..).flat_map(|(event, offset)| bench.reads(record(0, offset, event))).collect();
-    let gap = Fact::Gap { after: event(1, 6).version, before: event(1, 9).version };
+    let gap = Fact::GapOpened { device: event(1, 6).device, after: event(1, 6).version, before: event(1, 9).version };
     assert_eq!(effects, [Effect::Fact(gap)]);
     let write = write_of(&bench.wait());
     let classes = [Class::Applied, Class::Applied, Class::Duplicate, Class::Applied, Class::Superseded];
-    let effects = bench.writes(&write, WriteOutcome::Committed);
+    let effects = bench.writes(&write, WriteOutcome::Committed { beaten: vec![] });
     assert_eq!(reflected(&effects), (0..).zip(classes).collect::<Vec<_>>());
     assert_eq!(write.2.sessions.len(), 2, "the session that lost is entered too");
 }
@@ -226,7 +227,7 @@ fn a_full_buffer_pauses_its_partition_only_and_half_of_it_resumes() {
     assert!(!bench.partition(1).paused);
     let mut write = write_of(&effects);
     loop {
-        let effects = bench.writes(&write, WriteOutcome::Committed);
+        let effects = bench.writes(&write, WriteOutcome::Committed { beaten: vec![] });
         let resumed = effects.contains(&Effect::Resume(G1, 0));
         assert_eq!(resumed, bench.partition(0).buffered <= 10);
         if resumed {

@@ -38,28 +38,27 @@ pub(super) fn pool_error(error: PoolError, endpoint: &str, user: &str) -> StoreE
     }
 }
 
-/// How a transaction ended whose statements and commit were all sent before any was answered.
+/// How a transaction ended whose statements and commit were all sent before any was answered; `None` where it is
+/// committed.
 pub(super) fn outcome(
     statements: impl IntoIterator<Item = Result<(), Error>>,
     commit: Result<(), Error>,
-) -> WriteOutcome {
+) -> Option<WriteOutcome> {
     for result in statements {
         let Err(error) = result else { continue };
-        return match error.as_db_error() {
+        return Some(match error.as_db_error() {
             // A statement that fails makes the commit behind it a rollback.
             Some(error) if error.code().code() != COMPLETION_UNKNOWN => db_error(error).before_commit(),
             Some(_) | None => WriteOutcome::Ambiguous { reason: chain(&error) },
-        };
+        });
     }
-    match commit {
-        Ok(()) => WriteOutcome::Committed,
-        Err(error) => match error.as_db_error().map(|error| (db_error(error), error.code().code())) {
-            Some((StoreError::Lost(_), _)) | Some((_, COMPLETION_UNKNOWN)) | None => {
-                WriteOutcome::Ambiguous { reason: format!("commit: {}", chain(&error)) }
-            }
-            Some((known, _)) => known.before_commit(),
-        },
-    }
+    let Err(error) = commit else { return None };
+    Some(match error.as_db_error().map(|error| (db_error(error), error.code().code())) {
+        Some((StoreError::Lost(_), _)) | Some((_, COMPLETION_UNKNOWN)) | None => {
+            WriteOutcome::Ambiguous { reason: format!("commit: {}", chain(&error)) }
+        }
+        Some((known, _)) => known.before_commit(),
+    })
 }
 
 fn db_error(error: &DbError) -> StoreError {

@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS device_session (
   PRIMARY KEY (device, session)
 );
 
+-- A device may have had many sessions: the newest is found in one step.
+CREATE INDEX IF NOT EXISTS device_session_by_age ON device_session (device, epoch, session);
+
 CREATE TABLE IF NOT EXISTS rae (
   rae        TEXT PRIMARY KEY,
   boot       INT8 NOT NULL,

@@ -1,10 +1,11 @@
 //! One batch, one transaction, one round trip.
 
 use deadpool_postgres::Client;
-use tokio_postgres::{Error, Statement, types::ToSql};
+use dmp_core::registry::Beaten;
+use tokio_postgres::{Error, Row, Statement, types::ToSql};
 
 use super::classify::{outcome, query_error};
-use crate::store::{WriteOutcome, columns::Columns, guard::guarded};
+use crate::store::{WriteOutcome, columns::Columns, guard::guarded, record::decode_beaten};
 
 type Param<'a> = &'a (dyn ToSql + Sync);
 
@@ -14,7 +15,7 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
         // Nothing of the transaction has been sent.
         Err(error) => return query_error(&error).before_commit(),
     };
-    let Columns { devices, attributes, sessions, raes, feed } = columns;
+    let Columns { devices, attributes, sessions, standings, raes, feed } = columns;
     let partition = feed.map(|feed| feed.partition);
     let (partitions, next_offsets, received): (Vec<_>, Vec<_>, Vec<_>) = (
         feed.iter().map(|feed| feed.partition).collect(),
@@ -41,21 +42,40 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
     ];
     let session_params: [Param<'_>; 5] =
         [&sessions.device, &sessions.session, &sessions.epoch, &sessions.rae, &sessions.opened];
+    let standing_params: [Param<'_>; 3] = [&standings.device, &standings.session, &standings.epoch];
     let rae_params: [Param<'_>; 4] = [&raes.rae, &raes.boot, &raes.connection, &raes.offline];
     let feed_params: [Param<'_>; 3] = [&partitions, &next_offsets, &received];
     // Each future sends when it is first polled: `biased` makes that the order of the lines.
-    let (begin, devices, attributes, sessions, raes, feed, commit) = tokio::join!(
+    let (begin, devices, attributes, sessions, beaten, raes, feed, commit) = tokio::join!(
         biased;
         client.batch_execute("BEGIN"),
         client.execute(&statements.devices, &device_params),
         client.execute(&statements.attributes, &attribute_params),
         client.execute(&statements.sessions, &session_params),
+        async {
+            // Most batches are deltas alone, and ask for nothing.
+            if standings.device.is_empty() {
+                return Ok(Vec::new());
+            }
+            client.query(&statements.beaten, &standing_params).await
+        },
         client.execute(&statements.raes, &rae_params),
         client.execute(&statements.feed, &feed_params),
         client.batch_execute("COMMIT"),
     );
-    let written = [devices, attributes, sessions, raes, feed].map(|result| result.map(|_rows| ()));
-    outcome(std::iter::once(begin).chain(written), commit)
+    let (beaten, asked) = match beaten {
+        Ok(rows) => (rows, Ok(())),
+        Err(error) => (Vec::new(), Err(error)),
+    };
+    let [devices, attributes, sessions, raes, feed] =
+        [devices, attributes, sessions, raes, feed].map(|result| result.map(|_rows| ()));
+    let ended = outcome([begin, devices, attributes, sessions, asked, raes, feed], commit);
+    ended.unwrap_or_else(|| WriteOutcome::Committed { beaten: beaten.iter().filter_map(decode).collect() })
+}
+
+/// The columns have the types that the statement names.
+fn decode(row: &Row) -> Option<Beaten> {
+    decode_beaten(row.try_get(0).ok()?, row.try_get(1).ok()?, row.try_get(2).ok()?)
 }
 
 /// Prepared once per connection.
@@ -63,6 +83,7 @@ struct Statements {
     devices: Statement,
     attributes: Statement,
     sessions: Statement,
+    beaten: Statement,
     raes: Statement,
     feed: Statement,
 }
@@ -71,13 +92,14 @@ impl Statements {
     async fn prepare(client: &Client) -> Result<Statements, Error> {
         let (devices, attributes) =
             (guarded(include_str!("write_devices.sql")), guarded(include_str!("write_attributes.sql")));
-        let (devices, attributes, sessions, raes, feed) = tokio::try_join!(
+        let (devices, attributes, sessions, beaten, raes, feed) = tokio::try_join!(
             client.prepare_cached(&devices),
             client.prepare_cached(&attributes),
             client.prepare_cached(include_str!("write_sessions.sql")),
+            client.prepare_cached(include_str!("beaten.sql")),
             client.prepare_cached(include_str!("write_raes.sql")),
             client.prepare_cached(include_str!("write_feed.sql")),
         )?;
-        Ok(Statements { devices, attributes, sessions, raes, feed })
+        Ok(Statements { devices, attributes, sessions, beaten, raes, feed })
     }
 }

@@ -34,6 +34,9 @@ CREATE TABLE device_session (
   PRIMARY KEY (device, session)
 ) STRICT, WITHOUT ROWID;
 
+-- A device may have had many sessions: the newest is found in one step.
+CREATE INDEX device_session_by_age ON device_session (device, epoch, session);
+
 CREATE TABLE rae (
   rae        TEXT PRIMARY KEY,
   boot       INTEGER NOT NULL,

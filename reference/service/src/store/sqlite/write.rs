@@ -2,10 +2,11 @@
 //!
 //! A refused `ON CONFLICT` neither locks nor logs here, so the unchanged attributes of a snapshot need no anti-join.
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use dmp_core::registry::Beaten;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::connect::classified;
-use crate::store::{WriteOutcome, columns::Columns, guard::guarded};
+use crate::store::{WriteOutcome, columns::Columns, guard::guarded, record::decode_beaten};
 
 pub(super) fn write(connection: &mut Connection, columns: &Columns, path: &str) -> WriteOutcome {
     let before_commit = |error| classified(path, &error).before_commit();
@@ -13,11 +14,12 @@ pub(super) fn write(connection: &mut Connection, columns: &Columns, path: &str) 
         Ok(transaction) => transaction,
         Err(error) => return before_commit(error),
     };
-    if let Err(error) = fill(&transaction, columns) {
-        return before_commit(error);
-    }
+    let beaten = match fill(&transaction, columns).and_then(|()| beaten(&transaction, columns)) {
+        Ok(beaten) => beaten,
+        Err(error) => return before_commit(error),
+    };
     match transaction.commit() {
-        Ok(()) => WriteOutcome::Committed,
+        Ok(()) => WriteOutcome::Committed { beaten },
         Err(error) => match error.sqlite_error_code() {
             // SQLite says these before it writes the commit's frame, and has rolled back by now.
             Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull) => before_commit(error),
@@ -95,4 +97,18 @@ fn raes(transaction: &Transaction<'_>, columns: &Columns) -> rusqlite::Result<()
         statement.execute(params![rows.rae[at], rows.boot[at], rows.connection[at], rows.offline[at]])?;
     }
     Ok(())
+}
+
+/// The sessions that are not the newest of their device.
+fn beaten(transaction: &Transaction<'_>, columns: &Columns) -> rusqlite::Result<Vec<Beaten>> {
+    let rows = &columns.standings;
+    let mut statement = transaction.prepare_cached(include_str!("beaten.sql"))?;
+    let mut beaten = Vec::new();
+    for at in 0..rows.device.len() {
+        let params = params![rows.device[at].as_bytes(), rows.session[at].as_bytes(), rows.epoch[at]];
+        if let Some(by) = statement.query_row(params, |row| row.get(0)).optional()? {
+            beaten.extend(decode_beaten(rows.device[at], rows.session[at], by));
+        }
+    }
+    Ok(beaten)
 }
