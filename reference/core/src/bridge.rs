@@ -7,7 +7,10 @@
 //!
 //! A connection may end while records are in flight. They are brought to their end all the same, but acknowledge
 //! nothing on the next connection: the broker redelivers, and the second copy in the log is a legal duplicate.
+//!
+//! The way down is [`downlink`], a core and a connection of its own.
 
+pub mod downlink;
 mod interface;
 mod window;
 

@@ -1,0 +1,105 @@
+//! What a record of `dmp.commands` asks for, and why it may be refused.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    bridge::OutgoingRecord,
+    consume::Record,
+    event::{Command, MAX_PAYLOAD_BYTES, Reply, ReplyOutcome, Topic, TopicError, kafka_topic},
+    id::{Rae, Session},
+    time::Wall,
+};
+
+/// The error of a reply to a command that was never published.
+pub const EXPIRED: &str = "expired";
+
+/// The error of a reply to a command that was published, but not acknowledged before it expired.
+pub const EXPIRED_IN_DOUBT: &str = "expired, and may have been delivered";
+
+/// A command, as far as its way is concerned.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) topic: Arc<str>,
+    pub(super) expires_at: Wall,
+    rae: Rae,
+    session: Session,
+    id: Uuid,
+}
+
+/// Why a record is no command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("record has no key that is a topic")]
+    Key,
+    #[error("key is not a topic of the platform")]
+    Topic(#[source] TopicError),
+    #[error("topic {0} does not carry commands")]
+    Direction(Topic),
+    #[error("command of {0} bytes is above {MAX_PAYLOAD_BYTES}")]
+    Oversized(usize),
+    #[error("commands are not retained")]
+    Retained,
+    #[error("value is not a command")]
+    Json(#[source] serde_json::Error),
+}
+
+impl Malformed {
+    /// One word per kind, the same as [`crate::event::Poison::reason`] has.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Malformed::Key => "key",
+            Malformed::Topic(_) => "topic",
+            Malformed::Direction(_) => "direction",
+            Malformed::Oversized(_) => "oversized",
+            Malformed::Retained => "retained",
+            Malformed::Json(_) => "json",
+        }
+    }
+
+    /// The whole chain of causes in one line.
+    pub(super) fn detail(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+impl Order {
+    /// # Errors
+    /// For whatever no agent could execute; never panics, whatever the bytes.
+    pub(super) fn read(record: &Record) -> Result<Order, Malformed> {
+        let topic = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).ok_or(Malformed::Key)?;
+        let (rae, session) = match topic.parse().map_err(Malformed::Topic)? {
+            Topic::Command(rae, session) => (rae, session),
+            other @ (Topic::State(..) | Topic::Reply(..) | Topic::Status(_)) => {
+                return Err(Malformed::Direction(other));
+            }
+        };
+        if record.retained {
+            return Err(Malformed::Retained);
+        }
+        let value = record.value.as_deref().unwrap_or_default();
+        if value.len() > MAX_PAYLOAD_BYTES {
+            return Err(Malformed::Oversized(value.len()));
+        }
+        let Command { id, expires_at, kind: _ } = serde_json::from_slice(value).map_err(Malformed::Json)?;
+        Ok(Order { topic: topic.into(), expires_at, rae, session, id })
+    }
+
+    /// Tells the issuer that the command expired.
+    pub(super) fn expired(&self, now: Wall, error: &str) -> OutgoingRecord {
+        let reply = Reply { id: self.id, outcome: ReplyOutcome::Error(error.to_owned()) };
+        let value: Bytes = serde_json::to_vec(&reply).expect("a reply has string keys").into();
+        OutgoingRecord {
+            topic: kafka_topic::REPLIES,
+            key: Topic::Reply(self.rae.clone(), self.session).to_string().into(),
+            value,
+            timestamp: now,
+            headers: Vec::new(),
+        }
+    }
+}
