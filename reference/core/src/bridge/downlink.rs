@@ -647,3 +647,6 @@ impl Core for Downlink {
         own.into_iter().chain(assigned).flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests;
