@@ -1,6 +1,7 @@
 //! The registry on its own: every claim of its header as a test, then random histories.
 
 mod assignment;
+mod feedback;
 mod random;
 mod records;
 

@@ -8,12 +8,18 @@ use super::*;
 
 const PARTITIONS: [Partition; 2] = [0, 1];
 const CREDIT: usize = 8;
+const UNDER_WAY: usize = 2;
+const PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Good,
     /// The same as the record before it.
     Repeat,
+    /// A later seq of the same session, perhaps behind a gap.
+    Later(u64),
+    /// Its session lost to another.
+    Beaten,
     Undecodable,
     /// Only the store refuses it.
     Refused,
@@ -28,6 +34,7 @@ enum Step {
     AnswerWrite(usize, u8),
     AnswerQuarantine(usize, u8),
     AnswerCommit(usize, u8),
+    AnswerCommand(usize, u8),
     Wait,
     Revoke,
     Lose,
@@ -38,6 +45,8 @@ fn step() -> impl Strategy<Value = Step> {
     let kind = prop_oneof![
         6 => Just(Kind::Good),
         1 => Just(Kind::Repeat),
+        2 => (1..3_u64).prop_map(Kind::Later),
+        1 => Just(Kind::Beaten),
         1 => Just(Kind::Undecodable),
         1 => Just(Kind::Refused),
         1 => Just(Kind::Retained),
@@ -49,6 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (pick(), 0..8u8).prop_map(|(pick, outcome)| Step::AnswerWrite(pick, outcome)),
         3 => (pick(), 0..6u8).prop_map(|(pick, outcome)| Step::AnswerQuarantine(pick, outcome)),
         3 => (pick(), 0..8u8).prop_map(|(pick, outcome)| Step::AnswerCommit(pick, outcome)),
+        3 => (pick(), 0..6u8).prop_map(|(pick, outcome)| Step::AnswerCommand(pick, outcome)),
         6 => Just(Step::Wait),
         1 => Just(Step::Revoke),
         1 => Just(Step::Lose),
@@ -76,6 +86,11 @@ struct World {
     writes: Vec<Write>,
     quarantines: Vec<(EffectId, OutgoingRecord)>,
     commits: Vec<Commit>,
+    commands: Vec<EffectId>,
+    /// When each command was first sent: by session and kind, by its id.
+    sent: BTreeMap<(Bytes, bool), BTreeMap<uuid::Uuid, Mono>>,
+    opened: usize,
+    closed: usize,
 }
 
 fn device_of(partition: Partition, offset: Offset) -> u128 {
@@ -84,7 +99,16 @@ fn device_of(partition: Partition, offset: Offset) -> u128 {
 
 impl World {
     fn new() -> World {
-        let config = Config { partition_credit: CREDIT, commit_records: 5, ..config() };
+        let feedback = Feedback {
+            gap_wait: Duration::from_millis(20),
+            requests_per_s: 5,
+            expires_after: Duration::from_secs(1),
+            under_way: UNDER_WAY,
+            waiting: 3,
+            sessions: 10,
+            ..Feedback::with_period(PERIOD)
+        };
+        let config = Config { partition_credit: CREDIT, commit_records: 5, feedback: Some(feedback), ..config() };
         let mut world = World {
             bench: Bench::new(config),
             generation: Generation(0),
@@ -100,6 +124,10 @@ impl World {
             writes: Vec::new(),
             quarantines: Vec::new(),
             commits: Vec::new(),
+            commands: Vec::new(),
+            sent: BTreeMap::new(),
+            opened: 0,
+            closed: 0,
         };
         world.assign();
         world
@@ -157,15 +185,40 @@ impl World {
                 ) => {
                     assert!(self.told.insert((partition, offset)), "{partition}/{offset} ended twice");
                 }
-                Effect::Command(..) => unreachable!("without feedback nothing goes down"),
+                Effect::Command(id, record) => {
+                    let command: crate::event::Command = serde_json::from_slice(&record.value).expect("a command");
+                    let notice = matches!(command.kind, crate::event::CommandKind::Reonboard { .. });
+                    let now = self.bench.now.mono;
+                    self.sent.entry((record.key, notice)).or_default().entry(command.id).or_insert(now);
+                    self.commands.push(id);
+                }
+                Effect::Fact(Fact::GapOpened { .. }) => self.opened += 1,
+                Effect::Fact(Fact::GapClosed { .. }) => self.closed += 1,
+                // What was dropped may be said again.
+                Effect::Fact(Fact::CommandDropped { .. }) => self.sent.clear(),
                 Effect::Stopped | Effect::Fact(_) => {}
             }
         }
         for gauges in self.bench.registry.gauges().partitions {
             let late = self.late.get(&gauges.partition).copied().unwrap_or(0);
             assert!(gauges.buffered <= CREDIT + late, "{gauges:?} with {late} late ones");
+            assert!(gauges.gaps <= gauges.sessions && gauges.sessions <= gauges.sessions_cap, "{gauges:?}");
             assert!(gauges.committed <= gauges.durable && gauges.durable <= gauges.next, "{gauges:?}");
         }
+    }
+
+    /// One command of a kind per session within a period less its jitter; and their number is bounded.
+    fn assert_polite(&self) {
+        let gauges = self.bench.registry.gauges().feedback.expect("it is on");
+        assert!(gauges.under_way <= UNDER_WAY && gauges.notices <= 3 && gauges.requests <= 3, "{gauges:?}");
+        assert!(gauges.sessions <= gauges.sessions_cap, "{gauges:?}");
+        for (session, commands) in &self.sent {
+            let mut times: Vec<Mono> = commands.values().copied().collect();
+            times.sort();
+            let close = times.windows(2).find(|pair| pair[1].since(pair[0]) < PERIOD * 4 / 5);
+            assert_eq!(close, None, "{session:?}");
+        }
+        assert!(self.closed <= self.opened);
     }
 
     fn assert_durable(&self, partition: Partition, end: Offset) {
@@ -174,7 +227,7 @@ impl World {
             let (kind, record) = &self.log[&partition][index];
             let lettered = self.lettered.contains(&(partition, offset));
             let durable = match kind {
-                Kind::Good | Kind::Repeat => self.stored.contains(&device_in(record)),
+                Kind::Good | Kind::Repeat | Kind::Later(_) | Kind::Beaten => self.stored.contains(&device_in(record)),
                 Kind::Undecodable | Kind::Refused => lettered,
                 Kind::Retained => true,
             };
@@ -198,6 +251,19 @@ impl World {
                 let commit = self.commits.remove(pick % self.commits.len());
                 self.answer_commit(commit, outcome);
             }
+            Step::AnswerCommand(pick, outcome) if !self.commands.is_empty() => {
+                let id = self.commands.remove(pick % self.commands.len());
+                let reason = String::new();
+                self.tell(Event::Commanded(
+                    id,
+                    match outcome {
+                        0 => ProduceOutcome::Failed { reason },
+                        1 => ProduceOutcome::Unknown { reason },
+                        2 => ProduceOutcome::Refused { reason },
+                        _ => STORED,
+                    },
+                ));
+            }
             Step::Wait => {
                 if self.bench.registry.deadline().is_some() {
                     let effects = self.bench.wait();
@@ -212,8 +278,8 @@ impl World {
                 self.tell(Event::Lost(self.generation));
                 self.assign();
             }
-            Step::AnswerWrite(..) | Step::AnswerQuarantine(..) | Step::AnswerCommit(..) | Step::Revoke | Step::Lose => {
-            }
+            Step::AnswerWrite(..) | Step::AnswerQuarantine(..) | Step::AnswerCommit(..) => {}
+            Step::AnswerCommand(..) | Step::Revoke | Step::Lose => {}
         }
     }
 
@@ -221,10 +287,21 @@ impl World {
         let log = self.log.get_mut(&partition).expect("a partition");
         let offset = Offset::try_from(log.len()).expect("short histories");
         let fresh = record(partition, offset, &event(device_of(partition, offset), 1));
+        let fresh = Record { timestamp: self.bench.now.wall, ..fresh };
         let entry = match (kind, log.iter().rev().find(|(kind, _)| matches!(kind, Kind::Good))) {
             (Kind::Good | Kind::Refused, _) => (kind, fresh),
             (Kind::Repeat, Some((_, before))) => (kind, Record { offset, ..before.clone() }),
-            (Kind::Repeat, None) => (Kind::Good, fresh),
+            (Kind::Later(more), Some((_, before))) => {
+                let seq = u64::try_from(offset).expect("an offset") * 3 + more;
+                let later = record(partition, offset, &event(device_in(before).0.as_u128(), seq));
+                (kind, Record { timestamp: self.bench.now.wall, ..later })
+            }
+            (Kind::Beaten, _) => {
+                let body = Body::Snapshot { attributes: [].into() };
+                let lost = StateEvent { body, ..event(device_of(partition, offset), 1) };
+                (kind, Record { timestamp: self.bench.now.wall, ..record(partition, offset, &lost) })
+            }
+            (Kind::Repeat | Kind::Later(_), None) => (Kind::Good, fresh),
             (Kind::Undecodable, _) => (kind, poison(partition, offset)),
             (Kind::Retained, _) => (kind, Record { retained: true, ..fresh }),
         };
@@ -252,12 +329,18 @@ impl World {
             _ if rows.devices.keys().any(|device| bad.contains(device)) => (false, WriteOutcome::Refused { reason }),
             1 => (false, WriteOutcome::Ambiguous { reason }),
             2 => (true, WriteOutcome::Ambiguous { reason }),
-            _ => (true, WriteOutcome::Committed { beaten: vec![] }),
+            _ => (true, WriteOutcome::Committed { beaten: self.beaten(&rows) }),
         };
         if applied {
             self.stored.extend(rows.devices.keys());
         }
         self.tell(Event::Written(id, outcome));
+    }
+
+    /// Every session with a snapshot: only those have one that lost.
+    fn beaten(&self, rows: &Rows) -> Vec<Beaten> {
+        let lost = rows.sessions.iter().filter(|(_, row)| row.snapshot.is_some());
+        lost.map(|(&(device, session), row)| Beaten { device, session, by: row.epoch }).collect()
     }
 
     fn answer_quarantine(&mut self, id: EffectId, record: &OutgoingRecord, outcome: u8) {
@@ -313,6 +396,7 @@ impl World {
             self.step(Step::AnswerWrite(0, 7));
             self.step(Step::AnswerQuarantine(0, 5));
             self.step(Step::AnswerCommit(0, 7));
+            self.step(Step::AnswerCommand(0, 5));
             PARTITIONS.iter().for_each(|&partition| self.step(Step::Read(partition, false)));
             self.step(Step::Wait);
         }
@@ -342,6 +426,7 @@ proptest! {
         let mut world = World::new();
         for step in steps {
             world.step(step);
+            world.assert_polite();
         }
         world.heal();
     }
