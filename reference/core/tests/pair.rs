@@ -33,7 +33,7 @@ use dmp_core::{
 };
 use faults::{Fault, Faults};
 use feedback::{Trouble, heals};
-use world::{PROBE_EVERY, SNAPSHOT_EVERY, World};
+use world::{PROBE_EVERY, RegistrySide, SNAPSHOT_EVERY, World};
 
 /// Faults and load.
 const LOAD: Duration = Duration::from_secs(20);
@@ -56,7 +56,7 @@ fn run(seed: u64, faults: Faults, qos: Qos) -> World {
 
 fn verify(world: &World, when: &str) {
     for hardware in &world.devices {
-        let state = world.store.devices.get(&hardware.device());
+        let state = world.registries[0].store.devices.get(&hardware.device());
         let record = state.and_then(|state| state.visible()).map(|visible| {
             visible.into_iter().map(|(name, (value, _))| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>()
         });
@@ -78,11 +78,12 @@ fn verify(world: &World, when: &str) {
         assert_eq!(shown, truth, "C9 {when}: {} of agent {}", hardware.device(), hardware.agent);
     }
     for rae in &world.raes {
-        let presence = world.store.presence(&rae.config.rae).map(|presence| presence.state);
+        let presence = world.registries[0].store.presence(&rae.config.rae).map(|presence| presence.state);
         assert_eq!(presence, Some(PresenceState::Online), "{when}: {}", rae.config.rae);
     }
     assert!(world.broker.backlog() < 10, "{when}: backlog {}", world.broker.backlog());
-    assert!(world.log.lag() < 60, "{when}: lag {}", world.log.lag());
+    let lag = world.log.lag(&world.registries[0].group.committed);
+    assert!(lag < 60, "{when}: lag {lag}");
 }
 
 /// Runs many seeds; names the seed that fails, and returns how often each situation was reached.
@@ -150,7 +151,9 @@ fn snapshots_heal_what_qos_0_loses() {
 fn the_same_seed_ends_in_the_same_world() {
     let end = |seed| {
         let world = run(seed, Faults::ALL, Qos::AtLeastOnce);
-        (world.reached, world.log.committed, world.now, world.store.devices)
+        let mut world = world;
+        let RegistrySide { group, store, .. } = world.registries.swap_remove(0);
+        (world.reached, group.committed, world.now, store.devices)
     };
     let (one, two) = (end(7), end(7));
     assert_eq!(one, two);
@@ -185,7 +188,7 @@ fn all_heal(trouble: Trouble, seeds: std::ops::Range<u64>) {
     let mut notices = 0;
     for seed in seeds {
         match heals(seed, trouble) {
-            Ok(world) => notices += world.told.len(),
+            Ok(world) => notices += world.told(),
             Err(wrong) => panic!("seed {seed}, {trouble:?}: {wrong}"),
         }
     }

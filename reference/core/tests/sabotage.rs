@@ -160,6 +160,7 @@ fn registry_effects() -> Vec<registry::Effect> {
         backoff: BACKOFF,
         tracked_sessions: 10,
         drain_within: Duration::from_secs(1),
+        feedback: None,
     };
     let mut registry = Registry::new(config, 7);
     let record = Record { partition: 0, offset: 0, timestamp: Wall(0), key: None, value: None, retained: false };

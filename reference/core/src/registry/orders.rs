@@ -284,7 +284,7 @@ fn record(now: Wall, topic: Topic, life_ms: i64, id: Uuid, kind: CommandKind) ->
     OutgoingRecord {
         topic: kafka_topic::COMMANDS,
         key: topic.to_string().into(),
-        value: serde_json::to_vec(&command).expect("commands have string keys and finite numbers").into(),
+        value: command.encode().into(),
         timestamp: now,
         headers: Vec::new(),
     }

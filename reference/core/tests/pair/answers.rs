@@ -7,11 +7,11 @@ use std::{
 
 use dmp_core::{
     agent,
-    bridge::{self, OutgoingRecord},
+    bridge::{self, OutgoingRecord, downlink},
     core::EffectId,
     event::{AttributeName, Value},
     merge::Rows,
-    registry::{self, Generation, Offset, Partition},
+    registry::{self, CommitOutcome, Generation, Offset, Partition},
 };
 use rand::RngExt;
 
@@ -19,7 +19,7 @@ use crate::{
     cloud::PARTITIONS,
     device::Hardware,
     faults::Fault,
-    world::{Item, World},
+    world::{DownlinkSide, Item, RegistrySide, World},
 };
 
 impl World {
@@ -81,26 +81,26 @@ impl World {
         bridge::ProduceOutcome::Unknown { reason }
     }
 
-    pub(crate) fn write(&mut self, rows: &Arc<Rows>) -> registry::WriteOutcome {
+    pub(crate) fn write(&mut self, which: usize, rows: &Arc<Rows>) -> registry::WriteOutcome {
         let reason = "as the seed has it".to_owned();
         if !self.chance(Fault::Answers, 10) {
-            self.store_rows(rows);
-            return registry::WriteOutcome::Committed { beaten: vec![] };
+            self.store_rows(which, rows);
+            return registry::WriteOutcome::Committed { beaten: self.registries[which].store.beaten(rows) };
         }
         match self.rng.random_range(0..4) {
             0 => return registry::WriteOutcome::Aborted { reason },
-            1 => self.store_rows(rows),
+            1 => self.store_rows(which, rows),
             2 => {}
             _ => {
                 self.count("late write");
-                self.after_ms(100, 3000, Item::LateWrite(rows.clone()));
+                self.after_ms(100, 3000, Item::LateWrite(which, rows.clone()));
             }
         }
         self.count("ambiguous write");
         registry::WriteOutcome::Ambiguous { reason }
     }
 
-    pub(crate) fn store_rows(&mut self, rows: &Rows) {
+    pub(crate) fn store_rows(&mut self, which: usize, rows: &Rows) {
         for (device, state) in &rows.devices {
             let hardware =
                 self.devices.iter().find(|hardware| hardware.device() == *device).expect("C1: no such device");
@@ -112,42 +112,73 @@ impl World {
                 );
             }
         }
-        self.store.write(rows);
-        self.tell_losers(rows);
+        self.registries[which].store.write(rows);
     }
 
     pub(crate) fn commit(
         &mut self,
+        which: usize,
         generation: Generation,
         offsets: &[(Partition, Offset)],
-    ) -> registry::CommitOutcome {
-        if generation.0 != self.registry.generation {
+    ) -> CommitOutcome {
+        let (outcome, applied) = self.answer_commit(generation == self.registries[which].group.current());
+        for &(partition, offset) in offsets.iter().filter(|_| applied) {
+            let RegistrySide { group, store, .. } = &mut self.registries[which];
+            let at = &mut group.committed[usize::try_from(partition).unwrap()];
+            self.log.assert_reflected(partition, *at, offset, store);
+            *at = offset;
+        }
+        outcome
+    }
+
+    pub(crate) fn commit_commands(&mut self, generation: Generation, offsets: &[(Partition, Offset)]) -> CommitOutcome {
+        let (outcome, applied) = self.answer_commit(generation == self.downlink.group.current());
+        for &(partition, offset) in offsets.iter().filter(|_| applied) {
+            let at = &mut self.downlink.group.committed[usize::try_from(partition).unwrap()];
+            self.log.assert_delivered(partition, *at, offset, &self.broker.commands);
+            *at = offset;
+        }
+        outcome
+    }
+
+    /// How a commit ends, and whether it is carried out.
+    fn answer_commit(&mut self, is_current: bool) -> (CommitOutcome, bool) {
+        if !is_current {
             self.count("stale commit");
-            return registry::CommitOutcome::Stale;
+            return (CommitOutcome::Stale, false);
         }
-        let fails = self.chance(Fault::Answers, 10);
-        if !fails || self.rng.random_bool(0.5) {
-            for &(partition, offset) in offsets {
-                self.log.commit(partition, offset, &self.store);
-            }
+        if !self.chance(Fault::Answers, 10) {
+            return (CommitOutcome::Committed, true);
         }
-        if fails {
-            return registry::CommitOutcome::Failed { reason: "as the seed has it".to_owned() };
-        }
-        registry::CommitOutcome::Committed
+        (CommitOutcome::Failed { reason: "as the seed has it".to_owned() }, self.rng.random_bool(0.5))
     }
 
     pub(crate) fn fetch(&mut self) {
         for partition in 0..PARTITIONS {
+            let number = Partition::try_from(partition).unwrap();
+            for which in 0..self.registries.len() {
+                for _ in 0..10 {
+                    let RegistrySide { core, group, .. } = &mut self.registries[which];
+                    let offset = group.positions[partition];
+                    if core.is_none() || group.draining || group.paused[partition] {
+                        break;
+                    }
+                    let Some(record) = self.log.read(number, offset) else { break };
+                    let event = registry::Event::Record(group.current(), record.clone());
+                    group.positions[partition] += 1;
+                    self.registry_event(which, event);
+                }
+            }
             for _ in 0..10 {
-                if self.registry.core.is_none() || self.registry.draining || self.registry.paused[partition] {
+                let DownlinkSide { core, group } = &mut self.downlink;
+                let offset = group.positions[partition];
+                if core.is_none() || group.draining || group.paused[partition] {
                     break;
                 }
-                let offset = self.registry.positions[partition];
-                let Some(record) = self.log.read(Partition::try_from(partition).unwrap(), offset) else { break };
-                let event = registry::Event::Record(Generation(self.registry.generation), record.clone());
-                self.registry.positions[partition] += 1;
-                self.registry_event(event);
+                let Some(record) = self.log.command(number, offset) else { break };
+                let event = downlink::Event::Record(group.current(), record.clone());
+                group.positions[partition] += 1;
+                self.downlink_event(event);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! It knows nothing of time: packets in, packets out. The world carries them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -20,6 +20,8 @@ const IN_FLIGHT: usize = 10;
 pub(crate) enum Client {
     Agent(usize),
     Bridge,
+    /// The bridge's other connection, on which it publishes commands.
+    Downlink,
 }
 
 /// One network connection: a client's life counts too, as each life numbers its connections anew.
@@ -54,6 +56,8 @@ pub(crate) struct Broker {
     retained: BTreeMap<Arc<str>, Bytes>,
     /// What each agent's connection subscribed to; gone with it, as its session is clean.
     subscriptions: BTreeMap<Client, Vec<String>>,
+    /// Commands that were acknowledged to their publisher.
+    pub(crate) commands: BTreeSet<Bytes>,
     last_packet: u16,
     /// The bridge's session: it outlives its connections, and was there before the first agent.
     session: Session,
@@ -119,6 +123,9 @@ impl Broker {
         match packet {
             Up::Publish { message, packet } => {
                 self.route(&message, out);
+                if line.client == Client::Downlink {
+                    self.commands.insert(message.payload.clone());
+                }
                 out.extend(packet.map(|packet| (line, Down::Acknowledged(packet))));
             }
             Up::Subscribe { packet, filters } => {

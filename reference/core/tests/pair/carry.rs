@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use dmp_core::{
-    agent, bridge,
+    agent,
+    bridge::{self, downlink},
     core::{ConnectionId, Publication},
-    registry::{self, Generation},
+    registry::{self, GapEnd},
     time::Mono,
 };
 use rand::RngExt;
@@ -98,6 +99,9 @@ impl World {
                     self.count("bridge stop");
                     self.bridge.core = None;
                     self.bridge.life += 1;
+                    // One process: what of it still runs ends with it.
+                    self.downlink.core = None;
+                    self.cut(Client::Downlink);
                     self.after_ms(100, 2000, Item::StartBridge);
                 }
                 bridge::Effect::Fact(_) => {}
@@ -105,31 +109,83 @@ impl World {
         }
     }
 
-    pub(crate) fn carry_out_registry(&mut self, effects: Vec<registry::Effect>) {
-        let life = self.registry.life;
-        let current = Generation(self.registry.generation);
+    pub(crate) fn carry_out_downlink(&mut self, effects: Vec<downlink::Effect>) {
+        let life = self.bridge.life;
+        let current = self.downlink.group.current();
+        let line = |connection| Line { client: Client::Downlink, life, connection };
         for effect in effects {
             match effect {
-                registry::Effect::Write(id, _, rows) => self.after_ms(1, 60, Item::Write(life, id, rows)),
-                registry::Effect::Quarantine(id, record) => self.after_ms(1, 40, Item::Quarantine(life, id, record)),
+                downlink::Effect::Connect(connection) => self.open(line(connection), None),
+                downlink::Effect::Disconnect(connection) => {
+                    self.up(line(connection), Up::Disconnect);
+                    self.after_ms(0, 100, Item::Gone(line(connection)));
+                }
+                downlink::Effect::Publish { connection, packet, dup, message } => {
+                    if dup {
+                        self.count("command sent again");
+                    }
+                    self.up(line(connection), Up::Publish { message, packet: Some(packet) });
+                }
+                downlink::Effect::Produce(id, record) => self.after_ms(1, 40, Item::Answer(life, id, record)),
+                downlink::Effect::Commit(id, generation, offsets) => {
+                    self.after_ms(1, 40, Item::Deliver(life, id, generation, offsets));
+                }
+                downlink::Effect::Pause(generation, partition) if generation == current => {
+                    self.count("commands paused");
+                    self.downlink.group.paused[usize::try_from(partition).unwrap()] = true;
+                }
+                downlink::Effect::Resume(generation, partition) if generation == current => {
+                    self.downlink.group.paused[usize::try_from(partition).unwrap()] = false;
+                }
+                downlink::Effect::Drained(generation) if generation == current => self.assign_downlink(),
+                downlink::Effect::Pause(..) | downlink::Effect::Resume(..) | downlink::Effect::Drained(_) => {}
+                downlink::Effect::Stopped => unreachable!("nobody stops the downlink"),
+                downlink::Effect::Fact(downlink::Fact::Ended(_, _, end)) => self.count(match end {
+                    downlink::End::Delivered => "command delivered",
+                    downlink::End::Expired => "command expired",
+                    downlink::End::ExpiredInDoubt => "command expired in doubt",
+                    downlink::End::DeadLettered(_) => "command quarantined",
+                }),
+                downlink::Effect::Fact(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn carry_out_registry(&mut self, which: usize, effects: Vec<registry::Effect>) {
+        let life = self.registries[which].life;
+        let current = self.registries[which].group.current();
+        for effect in effects {
+            match effect {
+                registry::Effect::Write(id, _, rows) => self.after_ms(1, 60, Item::Write(which, life, id, rows)),
+                registry::Effect::Quarantine(id, record) => {
+                    self.after_ms(1, 40, Item::Quarantine(which, life, id, record));
+                }
+                registry::Effect::Command(id, record) => {
+                    self.registries[which].commanded += 1;
+                    self.after_ms(1, 40, Item::Command(which, life, id, record));
+                }
                 registry::Effect::Commit(id, generation, offsets) => {
-                    self.after_ms(1, 40, Item::Commit(life, id, generation, offsets));
+                    self.after_ms(1, 40, Item::Commit(which, life, id, generation, offsets));
                 }
                 registry::Effect::Pause(generation, partition) if generation == current => {
                     self.count("partition paused");
-                    self.registry.paused[usize::try_from(partition).unwrap()] = true;
+                    self.registries[which].group.paused[usize::try_from(partition).unwrap()] = true;
                 }
                 registry::Effect::Resume(generation, partition) if generation == current => {
-                    self.registry.paused[usize::try_from(partition).unwrap()] = false;
+                    self.registries[which].group.paused[usize::try_from(partition).unwrap()] = false;
                 }
-                registry::Effect::Drained(generation) if generation == current => {
-                    self.registry.generation += 1;
-                    self.assign();
-                }
+                registry::Effect::Drained(generation) if generation == current => self.assign(which),
                 registry::Effect::Pause(..) | registry::Effect::Resume(..) | registry::Effect::Drained(_) => {}
-                registry::Effect::Command(..) => unreachable!("without feedback nothing goes down"),
                 registry::Effect::Stopped => unreachable!("nobody stops the registry"),
                 registry::Effect::Fact(registry::Fact::GapOpened { .. }) => self.count("gap"),
+                registry::Effect::Fact(registry::Fact::GapClosed { by, .. }) => self.count(match by {
+                    GapEnd::Update => "gap closed by an update",
+                    GapEnd::Snapshot => "gap closed by a snapshot",
+                    GapEnd::RequestedSnapshot => "gap closed by a requested snapshot",
+                    GapEnd::Forgotten => "gap forgotten",
+                }),
+                registry::Effect::Fact(registry::Fact::RepairRequested(..)) => self.count("repair requested"),
+                registry::Effect::Fact(registry::Fact::NoticeSent { .. }) => self.count("notice sent"),
                 registry::Effect::Fact(registry::Fact::Quarantined { .. }) => self.count("quarantined"),
                 registry::Effect::Fact(_) => {}
             }
@@ -186,6 +242,13 @@ impl World {
                 self.bridge.held.push_back((line, message));
                 self.read_held();
             }
+            (Client::Downlink, Down::Connected { .. }) => {
+                self.downlink_event(downlink::Event::Connected(connection));
+            }
+            (Client::Downlink, Down::Acknowledged(packet)) => {
+                self.downlink_event(downlink::Event::Acknowledged(connection, packet));
+            }
+            (Client::Downlink, Down::Subscribed(_) | Down::Message(_)) => unreachable!("it subscribes to nothing"),
             (Client::Bridge, Down::Acknowledged(_)) => unreachable!("the bridge publishes nothing"),
         }
     }
@@ -209,6 +272,7 @@ impl World {
                 self.bridge.held.retain(|(held, _)| *held != line);
                 self.bridge_event(bridge::Event::Disconnected(connection));
             }
+            Client::Downlink => self.downlink_event(downlink::Event::Disconnected(connection)),
         }
     }
 }

@@ -6,24 +6,28 @@ use bytes::Bytes;
 use dmp_core::{
     bridge::OutgoingRecord,
     dead_letter::header,
-    event::{self, Event, Reply, kafka_topic},
+    event::{self, Command, Event, Reply, kafka_topic},
     id::{Device, Rae, Session},
     merge::{DeviceState, Rows, SessionRow},
-    registry::{Offset, Partition, Record},
+    registry::{Beaten, Offset, Partition, Record},
 };
+use uuid::Uuid;
 
 pub(crate) const PARTITIONS: usize = 3;
 
-/// The topics of one Kafka, the committed offsets of one group.
+/// Committed offsets of a group, per partition.
+pub(crate) type Committed = [Offset; PARTITIONS];
+
+/// The topics of one Kafka.
 #[derive(Default)]
 pub(crate) struct Log {
     events: [Vec<Record>; PARTITIONS],
+    commands: [Vec<Record>; PARTITIONS],
     stored: BTreeSet<(Bytes, Bytes)>,
-    dead_records: BTreeSet<(Partition, Offset)>,
+    dead_records: BTreeSet<(String, Partition, Offset)>,
     newest_seq: BTreeMap<Session, u64>,
     /// What each seq of a session said.
     said: BTreeMap<(Session, u64), Bytes>,
-    pub(crate) committed: [Offset; PARTITIONS],
     /// What stands in the topic of replies, each with the session's topic.
     pub(crate) replies: Vec<(Bytes, Reply)>,
 }
@@ -45,7 +49,8 @@ impl Log {
         if record.topic == kafka_topic::DEAD_LETTER {
             let number = |name| value(name).and_then(|text| text.parse::<i64>().ok());
             if let (Some(of), Some(offset)) = (number(header::SOURCE_PARTITION), number(header::SOURCE_OFFSET)) {
-                self.dead_records.insert((Partition::try_from(of).unwrap(), offset));
+                let topic = value(header::SOURCE_TOPIC).unwrap().to_owned();
+                self.dead_records.insert((topic, Partition::try_from(of).unwrap(), offset));
             }
             self.stored.insert((record.key, record.value));
             return (0, 0);
@@ -60,7 +65,11 @@ impl Log {
                 assert!(seq > newest, "C4: seq {seq} of {session} first appears behind {newest}");
             }
         }
-        let log = &mut self.events[partition];
+        let log = match record.topic {
+            kafka_topic::COMMANDS => &mut self.commands[partition],
+            kafka_topic::EVENTS => &mut self.events[partition],
+            other => panic!("nobody reads {other}"),
+        };
         let (partition, offset) = (Partition::try_from(partition).unwrap(), Offset::try_from(log.len()).unwrap());
         let retained = value("mqtt-retain") == Some("1");
         let (key, value) = (Some(record.key), Some(record.value));
@@ -70,6 +79,15 @@ impl Log {
 
     pub(crate) fn read(&self, partition: Partition, offset: Offset) -> Option<&Record> {
         self.events[usize::try_from(partition).unwrap()].get(usize::try_from(offset).unwrap())
+    }
+
+    pub(crate) fn command(&self, partition: Partition, offset: Offset) -> Option<&Record> {
+        self.commands[usize::try_from(partition).unwrap()].get(usize::try_from(offset).unwrap())
+    }
+
+    /// The offsets behind the newest events.
+    pub(crate) fn ends(&self) -> Committed {
+        self.events.each_ref().map(|log| Offset::try_from(log.len()).unwrap())
     }
 
     pub(crate) fn holds(&self, topic: &str, payload: &Bytes) -> bool {
@@ -82,23 +100,45 @@ impl Log {
         self.newest_seq.iter().filter(|&(&session, &newest)| seqs(session) < newest).count()
     }
 
-    pub(crate) fn lag(&self) -> usize {
-        self.events.iter().zip(self.committed).map(|(log, at)| log.len() - usize::try_from(at).unwrap()).sum()
+    pub(crate) fn lag(&self, committed: &Committed) -> Offset {
+        self.ends().iter().zip(committed).map(|(end, at)| end - at).sum()
     }
 
-    /// Commits an offset.
+    /// Sees to it that an offset may be committed.
     ///
     /// # Panics
     /// If it falls (C6), or a record below it is neither in durable rows nor quarantined (C5).
-    pub(crate) fn commit(&mut self, partition: Partition, offset: Offset, store: &Store) {
-        let at = &mut self.committed[usize::try_from(partition).unwrap()];
-        let from = std::mem::replace(at, offset);
+    pub(crate) fn assert_reflected(&self, partition: Partition, from: Offset, offset: Offset, store: &Store) {
         assert!(offset >= from, "C6: the committed offset of {partition} falls from {from} to {offset}");
         for passed in from..offset {
             let record = self.read(partition, passed).expect("C5: committed beyond the end");
-            let reflected = store.reflects(record) || self.dead_records.contains(&(partition, passed));
+            let reflected = store.reflects(record) || self.is_lettered(kafka_topic::EVENTS, partition, passed);
             assert!(reflected, "C5: {partition}/{passed} is committed and not durable: {record:?}");
         }
+    }
+
+    /// The same of commands: the broker has acknowledged each, its issuer was told that it expired, or it is lettered.
+    pub(crate) fn assert_delivered(
+        &self,
+        partition: Partition,
+        from: Offset,
+        offset: Offset,
+        acknowledged: &BTreeSet<Bytes>,
+    ) {
+        assert!(offset >= from, "C6: the committed offset of {partition} falls from {from} to {offset}");
+        for passed in from..offset {
+            let record = self.command(partition, passed).expect("C5: committed beyond the end");
+            let value = record.value.as_ref().unwrap();
+            let replied = |id| self.replies.iter().any(|(_, reply)| reply.id == id);
+            let expired = || Command::decode(value).is_ok_and(|command| replied(command.id));
+            let lettered = self.is_lettered(kafka_topic::COMMANDS, partition, passed);
+            let delivered = acknowledged.contains(value) || lettered || expired();
+            assert!(delivered, "C5: {partition}/{passed} is committed and was not delivered: {record:?}");
+        }
+    }
+
+    fn is_lettered(&self, topic: &str, partition: Partition, offset: Offset) -> bool {
+        self.dead_records.contains(&(topic.to_owned(), partition, offset))
     }
 }
 
@@ -122,6 +162,21 @@ impl Store {
             let stored = self.raes.entry(rae.clone()).or_insert(*presence);
             *stored = (*stored).max(*presence);
         }
+    }
+
+    /// The sessions with a snapshot in `rows` that are not the newest of their device.
+    pub(crate) fn beaten(&self, rows: &Rows) -> Vec<Beaten> {
+        let newest = |device| {
+            let sessions = self.sessions.range((device, Session(Uuid::nil()))..=(device, Session(Uuid::max())));
+            sessions.map(|(&(_, session), row)| (row.epoch, session)).max()
+        };
+        let mut beaten = Vec::new();
+        for (&(device, session), row) in rows.sessions.iter().filter(|(_, row)| row.snapshot.is_some()) {
+            if let Some((by, _)) = newest(device).filter(|&newest| newest > (row.epoch, session)) {
+                beaten.push(Beaten { device, session, by });
+            }
+        }
+        beaten
     }
 
     pub(crate) fn presence(&self, rae: &Rae) -> Option<&event::Presence> {

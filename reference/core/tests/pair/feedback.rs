@@ -1,24 +1,15 @@
 //! Feedback to sessions that lost, and the troubles that only it heals: clocks hours apart, wiped disks, moved devices.
 //!
-//! What a registry's notices need is here in its smallest form, straight from the store to the broker: whose snapshot is
-//! not the device's newest session is told so, once per session and snapshot period. The agents' part is theirs.
+//! A notice goes the whole way: from the store's answer through registry, Kafka and downlink to the agent.
 
 use std::time::Duration;
 
-use dmp_core::{
-    agent,
-    core::Qos,
-    event::CommandKind,
-    id::{Device, Epoch, Session},
-    merge::Rows,
-};
+use dmp_core::{agent, core::Qos, registry::Feedback};
 use rand::RngExt;
-use uuid::Uuid;
 
 use crate::{
-    commands::command,
-    faults::{Fault, Faults},
-    world::{Item, PROBE_EVERY, SNAPSHOT_EVERY, World},
+    faults::Faults,
+    world::{PROBE_EVERY, SNAPSHOT_EVERY, World},
 };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -37,10 +28,16 @@ pub(crate) enum Trouble {
 /// Snapshot periods after the faults within which every record is right and the notices have ended.
 const PERIODS: u32 = 3;
 
+/// Feedback that suits a world in which a device sends a snapshot every three seconds.
+pub(crate) fn feedback(repair: bool) -> Feedback {
+    let gap_wait = Duration::from_millis(200);
+    Feedback { repair, gap_wait, expires_after: Duration::from_secs(5), ..Feedback::with_period(SNAPSHOT_EVERY) }
+}
+
 /// Runs one seed of a trouble; returns what is wrong in the end.
 pub(crate) fn heals(seed: u64, trouble: Trouble) -> Result<World, String> {
     let mut world = World::new(seed, Faults::drawn(seed), Qos::AtLeastOnce);
-    world.notices = true;
+    world.registries[0].feedback = Some(feedback(false));
     for _ in 0..60 {
         world.run(Duration::from_millis(350));
         world.make_trouble(trouble);
@@ -50,41 +47,19 @@ pub(crate) fn heals(seed: u64, trouble: Trouble) -> Result<World, String> {
     // A restart, a back-off, a probe, what the backlog takes, and the periods.
     world.run(Duration::from_secs(3 + 2 + 7) + PROBE_EVERY + (PERIODS + 1) * SNAPSHOT_EVERY);
     world.is_right("after the bound")?;
-    let notices = world.told.len();
+    let notices = world.told();
     world.run(2 * SNAPSHOT_EVERY + PROBE_EVERY);
     world.is_right("two periods later")?;
-    if world.told.len() > notices {
-        return Err(format!("{} notices when all should be at rest", world.told.len() - notices));
+    if world.told() > notices {
+        return Err(format!("{} notices when all should be at rest", world.told() - notices));
     }
     Ok(world)
 }
 
 impl World {
-    /// Tells the sessions that lost: what was written is in the store.
-    pub(crate) fn tell_losers(&mut self, rows: &Rows) {
-        if !self.notices {
-            return;
-        }
-        for (device, state) in &rows.devices {
-            let Some(floor) = &state.floor else { continue };
-            let own = (floor.version.epoch, floor.version.session);
-            let Some(newest) = self.store.newest_session(*device).filter(|newest| *newest > own) else { continue };
-            let told = self.told.iter().rev().find(|(_, session)| *session == own.1).map(|(at, _)| *at);
-            if told.is_some_and(|at| self.now.since(at) < SNAPSHOT_EVERY * 8 / 10) {
-                continue;
-            }
-            self.told.push((self.now, own.1));
-            self.count("notice");
-            if !self.chance(Fault::Loss, 30) {
-                let kind = CommandKind::Reonboard { device: *device, epoch: newest.0 };
-                let id = Uuid::from_u128(self.rng.random());
-                let message = command(&floor.rae, own.1, id, kind);
-                self.after_ms(5, 100, Item::Repeat(message.clone()));
-                if self.chance(Fault::Repeats, 20) {
-                    self.after_ms(100, 5000, Item::Repeat(message));
-                }
-            }
-        }
+    /// How many notices the registry has sent.
+    pub(crate) fn told(&self) -> u64 {
+        self.reached.get("notice sent").copied().unwrap_or(0)
     }
 
     fn make_trouble(&mut self, trouble: Trouble) {
@@ -114,7 +89,7 @@ impl World {
     /// Whether every record equals its device, on the RAE where that is.
     fn is_right(&self, when: &str) -> Result<(), String> {
         for hardware in &self.devices {
-            let state = self.store.devices.get(&hardware.device());
+            let state = self.registries[0].store.devices.get(&hardware.device());
             let rae = state.and_then(|state| Some(state.floor.as_ref()?.rae.clone()));
             let record = state.and_then(|state| state.visible());
             let plain = record
@@ -128,12 +103,5 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-impl crate::cloud::Store {
-    fn newest_session(&self, device: Device) -> Option<(Epoch, Session)> {
-        let sessions = self.sessions.range((device, Session(Uuid::nil()))..=(device, Session(Uuid::max())));
-        sessions.map(|((_, session), row)| (row.epoch, *session)).max()
     }
 }

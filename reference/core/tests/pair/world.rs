@@ -11,12 +11,14 @@ use std::{
 
 use dmp_core::{
     agent::{self, Agent, Saved},
-    bridge::{self, Bridge, OutgoingRecord},
+    bridge::{
+        self, Bridge, OutgoingRecord,
+        downlink::{self, Downlink},
+    },
     core::{Core, EffectId, Publication, Qos},
     event::subscriptions,
-    id::Session,
     merge::Rows,
-    registry::{self, Generation, Offset, Partition, Registry},
+    registry::{self, Feedback, Generation, Offset, Partition, Registry},
     time::{Mono, Now, Wall},
 };
 use rand::{RngExt, SeedableRng};
@@ -24,7 +26,7 @@ use rand_pcg::Pcg64;
 
 use crate::{
     broker::{Broker, Client, Down, Line, Up},
-    cloud::{Log, PARTITIONS, Store},
+    cloud::{Committed, Log, PARTITIONS, Store},
     commands::CommandBook,
     device::Hardware,
     faults::{Fault, Faults},
@@ -45,18 +47,16 @@ pub(crate) struct World {
     pub(crate) last_append: Mono,
     pub(crate) broker: Broker,
     pub(crate) log: Log,
-    pub(crate) store: Store,
     pub(crate) raes: Vec<RaeSide>,
     pub(crate) bridge: BridgeSide,
-    pub(crate) registry: RegistrySide,
+    pub(crate) downlink: DownlinkSide,
+    /// The first is the primary; others have a group and a store of their own.
+    pub(crate) registries: Vec<RegistrySide>,
     pub(crate) devices: Vec<Hardware>,
     pub(crate) faults: Faults,
     /// Whether nothing happens on the devices any more.
     pub(crate) calm: bool,
     pub(crate) reached: BTreeMap<&'static str, u64>,
-    /// Whether sessions that lost are told so, and when which was.
-    pub(crate) notices: bool,
-    pub(crate) told: Vec<(Mono, Session)>,
     /// What became of commands at the agents.
     pub(crate) commands: CommandBook,
 }
@@ -78,15 +78,46 @@ pub(crate) struct BridgeSide {
     pub(crate) held: VecDeque<(Line, agent::Message)>,
 }
 
+/// The bridge's consumer of commands; it lives and dies with the bridge.
+#[derive(Default)]
+pub(crate) struct DownlinkSide {
+    pub(crate) core: Option<Downlink>,
+    pub(crate) group: Group,
+}
+
 #[derive(Default)]
 pub(crate) struct RegistrySide {
     pub(crate) core: Option<Registry>,
     pub(crate) life: u32,
+    pub(crate) group: Group,
+    pub(crate) store: Store,
+    pub(crate) feedback: Option<Feedback>,
+    /// Commands that it ever sent, repetitions included.
+    pub(crate) commanded: u64,
+}
+
+/// A consumer group of one member.
+#[derive(Default)]
+pub(crate) struct Group {
     pub(crate) generation: u64,
-    pub(crate) positions: [Offset; PARTITIONS],
+    pub(crate) committed: Committed,
+    pub(crate) positions: Committed,
     pub(crate) paused: [bool; PARTITIONS],
     /// Between "revoked" and "drained" nothing is read.
     pub(crate) draining: bool,
+}
+
+impl Group {
+    /// The next generation, and where it starts.
+    pub(crate) fn assign(&mut self) -> (Generation, Vec<(Partition, Offset)>) {
+        self.generation += 1;
+        (self.draining, self.positions, self.paused) = (false, self.committed, [false; PARTITIONS]);
+        (self.current(), (0..).zip(self.committed).collect())
+    }
+
+    pub(crate) fn current(&self) -> Generation {
+        Generation(self.generation)
+    }
 }
 
 /// What is to happen.
@@ -104,17 +135,21 @@ pub(crate) enum Item {
     Produce(u32, EffectId, OutgoingRecord),
     /// A record whose producer has long given up on it.
     Straggler(OutgoingRecord),
-    Write(u32, EffectId, Arc<Rows>),
+    Write(usize, u32, EffectId, Arc<Rows>),
     /// A transaction whose writer has long given up on it.
-    LateWrite(Arc<Rows>),
-    Quarantine(u32, EffectId, OutgoingRecord),
-    Commit(u32, EffectId, Generation, Vec<(Partition, Offset)>),
+    LateWrite(usize, Arc<Rows>),
+    Quarantine(usize, u32, EffectId, OutgoingRecord),
+    Command(usize, u32, EffectId, OutgoingRecord),
+    Commit(usize, u32, EffectId, Generation, Vec<(Partition, Offset)>),
+    /// A reply or a dead letter of the downlink.
+    Answer(u32, EffectId, OutgoingRecord),
+    Deliver(u32, EffectId, Generation, Vec<(Partition, Offset)>),
     Fetch,
     Plan,
     Fault,
     StartAgent(usize),
     StartBridge,
-    StartRegistry,
+    StartRegistry(usize),
 }
 
 impl World {
@@ -131,22 +166,20 @@ impl World {
             last_append: Mono(0),
             broker: Broker::default(),
             log: Log::default(),
-            store: Store::default(),
             raes,
             bridge: BridgeSide::default(),
-            registry: RegistrySide::default(),
+            downlink: DownlinkSide::default(),
+            registries: vec![RegistrySide::default()],
             devices,
             faults,
             calm: false,
             reached: BTreeMap::new(),
-            notices: false,
-            told: Vec::new(),
             commands: CommandBook::default(),
         };
         for index in 0..3 {
             world.after_ms(0, 500, Item::StartAgent(index));
         }
-        for item in [Item::StartBridge, Item::StartRegistry, Item::Plan, Item::Fault, Item::Fetch] {
+        for item in [Item::StartBridge, Item::StartRegistry(0), Item::Plan, Item::Fault, Item::Fetch] {
             world.after_ms(0, 500, item);
         }
         world
@@ -201,16 +234,19 @@ impl World {
             self.count("bridge crash");
             self.bridge.life += 1;
             self.bridge.held.clear();
+            self.downlink.core = None;
             self.cut(Client::Bridge);
+            self.cut(Client::Downlink);
             self.after_ms(100, 2000, Item::StartBridge);
         }
     }
 
     pub(crate) fn crash_registry(&mut self) {
-        if self.registry.core.take().is_some() {
+        let registry = &mut self.registries[0];
+        if registry.core.take().is_some() {
+            registry.life += 1;
             self.count("registry crash");
-            self.registry.life += 1;
-            self.after_ms(100, 2000, Item::StartRegistry);
+            self.after_ms(100, 2000, Item::StartRegistry(0));
         }
     }
 
@@ -237,20 +273,38 @@ impl World {
         self.count("device moved");
     }
 
-    /// The group gives the partitions anew, with or without a drain.
+    /// A further registry with an empty store, which reads from the first offsets or from those behind the newest records.
+    pub(crate) fn start_consumer(&mut self, from_latest: bool) -> usize {
+        let committed = if from_latest { self.log.ends() } else { Committed::default() };
+        let group = Group { committed, ..Group::default() };
+        self.registries.push(RegistrySide { group, ..RegistrySide::default() });
+        let which = self.registries.len() - 1;
+        self.start_registry(which);
+        which
+    }
+
+    /// The groups give the partitions anew, with or without a drain.
     pub(crate) fn rebalance(&mut self, drain: bool) {
-        if self.registry.core.is_none() || self.registry.draining {
-            return;
-        }
         self.count("rebalance");
-        let generation = Generation(self.registry.generation);
-        if drain {
-            self.registry.draining = true;
-            self.registry_event(registry::Event::Revoked(generation));
-        } else {
-            self.registry.generation += 1;
-            self.registry_event(registry::Event::Lost(generation));
-            self.assign();
+        if self.registries[0].core.is_some() && !self.registries[0].group.draining {
+            let generation = self.registries[0].group.current();
+            self.registries[0].group.draining = drain;
+            if drain {
+                self.registry_event(0, registry::Event::Revoked(generation));
+            } else {
+                self.registry_event(0, registry::Event::Lost(generation));
+                self.assign(0);
+            }
+        }
+        if self.downlink.core.is_some() && !self.downlink.group.draining {
+            let generation = self.downlink.group.current();
+            self.downlink.group.draining = drain;
+            if drain {
+                self.downlink_event(downlink::Event::Revoked(generation));
+            } else {
+                self.downlink_event(downlink::Event::Lost(generation));
+                self.assign_downlink();
+            }
         }
     }
 
@@ -272,13 +326,22 @@ impl World {
         self.carry_out_bridge(effects);
     }
 
-    pub(crate) fn registry_event(&mut self, event: registry::Event) {
+    pub(crate) fn registry_event(&mut self, which: usize, event: registry::Event) {
         let now = self.now_of_cloud();
         let mut effects = Vec::new();
-        if let Some(core) = &mut self.registry.core {
+        if let Some(core) = &mut self.registries[which].core {
             core.handle(now, event, &mut effects);
         }
-        self.carry_out_registry(effects);
+        self.carry_out_registry(which, effects);
+    }
+
+    pub(crate) fn downlink_event(&mut self, event: downlink::Event) {
+        let now = self.now_of_cloud();
+        let mut effects = Vec::new();
+        if let Some(core) = &mut self.downlink.core {
+            core.handle(now, event, &mut effects);
+        }
+        self.carry_out_downlink(effects);
     }
 
     /// A message without a client, as from a foreign one: nothing acknowledges it.
@@ -291,8 +354,9 @@ impl World {
     fn deadlines(&self) -> impl Iterator<Item = Mono> {
         let agents = self.raes.iter().filter_map(|rae| rae.core.as_ref()?.deadline());
         let bridge = self.bridge.core.as_ref().and_then(Core::deadline);
-        let registry = self.registry.core.as_ref().and_then(Core::deadline);
-        agents.chain(bridge).chain(registry)
+        let downlink = self.downlink.core.as_ref().and_then(Core::deadline);
+        let registries = self.registries.iter().filter_map(|registry| registry.core.as_ref()?.deadline());
+        agents.chain(bridge).chain(downlink).chain(registries)
     }
 
     fn wake_cores(&mut self) {
@@ -311,10 +375,17 @@ impl World {
         }
         self.carry_out_bridge(effects);
         let mut effects = Vec::new();
-        if let Some(core) = self.registry.core.as_mut().filter(|core| is_due(*core, now)) {
+        if let Some(core) = self.downlink.core.as_mut().filter(|core| is_due(*core, now)) {
             core.wake(now, &mut effects);
         }
-        self.carry_out_registry(effects);
+        self.carry_out_downlink(effects);
+        for which in 0..self.registries.len() {
+            let mut effects = Vec::new();
+            if let Some(core) = self.registries[which].core.as_mut().filter(|core| is_due(*core, now)) {
+                core.wake(now, &mut effects);
+            }
+            self.carry_out_registry(which, effects);
+        }
     }
 
     fn happen(&mut self, item: Item) {
@@ -373,23 +444,33 @@ impl World {
             Item::Straggler(record) => {
                 self.log.append(record);
             }
-            Item::Write(life, id, rows) => {
-                let outcome = self.write(&rows);
-                if self.registry.life == life {
-                    self.registry_event(registry::Event::Written(id, outcome));
-                }
+            Item::Write(which, life, id, rows) => {
+                let outcome = self.write(which, &rows);
+                self.answer_registry(which, life, registry::Event::Written(id, outcome));
             }
-            Item::LateWrite(rows) => self.store_rows(&rows),
-            Item::Quarantine(life, id, record) => {
+            Item::LateWrite(which, rows) => self.store_rows(which, &rows),
+            Item::Quarantine(which, life, id, record) => {
                 let outcome = self.produce(record);
-                if self.registry.life == life {
-                    self.registry_event(registry::Event::Quarantined(id, outcome));
+                self.answer_registry(which, life, registry::Event::Quarantined(id, outcome));
+            }
+            Item::Command(which, life, id, record) => {
+                let outcome = self.produce(record);
+                self.answer_registry(which, life, registry::Event::Commanded(id, outcome));
+            }
+            Item::Commit(which, life, id, generation, offsets) => {
+                let outcome = self.commit(which, generation, &offsets);
+                self.answer_registry(which, life, registry::Event::Committed(id, outcome));
+            }
+            Item::Answer(life, id, record) => {
+                let outcome = self.produce(record);
+                if self.bridge.life == life {
+                    self.downlink_event(downlink::Event::Produced(id, outcome));
                 }
             }
-            Item::Commit(life, id, generation, offsets) => {
-                let outcome = self.commit(generation, &offsets);
-                if self.registry.life == life {
-                    self.registry_event(registry::Event::Committed(id, outcome));
+            Item::Deliver(life, id, generation, offsets) => {
+                let outcome = self.commit_commands(generation, &offsets);
+                if self.bridge.life == life {
+                    self.downlink_event(downlink::Event::Committed(id, outcome));
                 }
             }
             Item::Fetch => {
@@ -406,7 +487,7 @@ impl World {
             }
             Item::StartAgent(index) => self.start_agent(index),
             Item::StartBridge => self.start_bridge(),
-            Item::StartRegistry => self.start_registry(),
+            Item::StartRegistry(which) => self.start_registry(which),
         }
         self.carry(out);
     }
@@ -434,9 +515,21 @@ impl World {
         self.bridge.core = Some(Bridge::new(config, self.rng.random()));
         self.bridge.paused = false;
         self.bridge_event(bridge::Event::Start);
+        let config = downlink::Config {
+            window: 4,
+            partition_credit: 10,
+            acknowledged_within: Duration::from_secs(2),
+            commit_records: 20,
+            commit_every: Duration::from_millis(200),
+            drain_within: Duration::from_millis(500),
+            backoff: BACKOFF,
+        };
+        self.downlink.core = Some(Downlink::new(config, self.rng.random()));
+        self.downlink_event(downlink::Event::Start);
+        self.assign_downlink();
     }
 
-    fn start_registry(&mut self) {
+    fn start_registry(&mut self, which: usize) {
         let config = registry::Config {
             batch_rows: 12,
             batch_wait: Duration::from_millis(20),
@@ -446,25 +539,32 @@ impl World {
             backoff: BACKOFF,
             tracked_sessions: 100,
             drain_within: Duration::from_millis(500),
-            feedback: None,
+            feedback: self.registries[which].feedback.clone(),
         };
-        self.registry.core = Some(Registry::new(config, self.rng.random()));
-        self.registry.generation += 1;
-        self.assign();
+        self.registries[which].core = Some(Registry::new(config, self.rng.random()));
+        self.assign(which);
     }
 
-    pub(crate) fn assign(&mut self) {
-        self.registry.draining = false;
-        self.registry.positions = self.log.committed;
-        self.registry.paused = [false; PARTITIONS];
-        let starts = (0..).zip(self.log.committed).collect();
-        self.registry_event(registry::Event::Assigned(Generation(self.registry.generation), starts));
+    pub(crate) fn assign(&mut self, which: usize) {
+        let (generation, starts) = self.registries[which].group.assign();
+        self.registry_event(which, registry::Event::Assigned(generation, starts));
+    }
+
+    pub(crate) fn assign_downlink(&mut self) {
+        let (generation, starts) = self.downlink.group.assign();
+        self.downlink_event(downlink::Event::Assigned(generation, starts));
+    }
+
+    fn answer_registry(&mut self, which: usize, life: u32, event: registry::Event) {
+        if self.registries[which].life == life {
+            self.registry_event(which, event);
+        }
     }
 
     pub(crate) fn life_of(&self, client: Client) -> u32 {
         match client {
             Client::Agent(index) => self.raes[index].life,
-            Client::Bridge => self.bridge.life,
+            Client::Bridge | Client::Downlink => self.bridge.life,
         }
     }
 
@@ -473,7 +573,7 @@ impl World {
         Now { wall: Wall(now.wall.0 + self.raes[index].skew_ms), ..now }
     }
 
-    fn now_of_cloud(&self) -> Now {
+    pub(crate) fn now_of_cloud(&self) -> Now {
         Now { mono: self.now, wall: Wall(EPOCH_MS + i64::try_from(self.now.0 / 1_000_000).unwrap()) }
     }
 

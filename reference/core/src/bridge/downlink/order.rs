@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
     bridge::OutgoingRecord,
     consume::Record,
-    event::{Command, MAX_PAYLOAD_BYTES, Reply, ReplyOutcome, Topic, TopicError, kafka_topic},
+    event::{Command, CommandError, Reply, ReplyOutcome, Topic, TopicError, kafka_topic},
     id::{Rae, Session},
     time::Wall,
 };
@@ -38,32 +37,30 @@ pub(super) enum Malformed {
     Topic(#[source] TopicError),
     #[error("topic {0} does not carry commands")]
     Direction(Topic),
-    #[error("command of {0} bytes is above {MAX_PAYLOAD_BYTES}")]
-    Oversized(usize),
     #[error("commands are not retained")]
     Retained,
     #[error("value is not a command")]
-    Json(#[source] serde_json::Error),
+    Command(#[source] CommandError),
 }
 
 impl Malformed {
-    /// One word per kind, the same as [`crate::event::Poison::reason`] has.
+    /// One word per kind, of those that [`crate::event::Poison::reason`] and [`CommandError::reason`] have.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Malformed::Key => "key",
             Malformed::Topic(_) => "topic",
             Malformed::Direction(_) => "direction",
-            Malformed::Oversized(_) => "oversized",
             Malformed::Retained => "retained",
-            Malformed::Json(_) => "json",
+            Malformed::Command(error) => error.reason(),
         }
     }
 
     /// The whole chain of causes in one line.
     pub(super) fn detail(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(source) => format!("{self}: {source}"),
-            None => self.to_string(),
+        match self {
+            Malformed::Topic(error) => format!("{self}: {error}"),
+            Malformed::Command(error) => format!("{self}: {}", error.detail()),
+            Malformed::Key | Malformed::Direction(_) | Malformed::Retained => self.to_string(),
         }
     }
 }
@@ -83,21 +80,18 @@ impl Order {
             return Err(Malformed::Retained);
         }
         let value = record.value.as_deref().unwrap_or_default();
-        if value.len() > MAX_PAYLOAD_BYTES {
-            return Err(Malformed::Oversized(value.len()));
-        }
-        let Command { id, expires_at, kind: _ } = serde_json::from_slice(value).map_err(Malformed::Json)?;
+        let command = Command::decode(value).map_err(|bad| Malformed::Command(bad.error))?;
+        let Command { id, expires_at, kind: _ } = command;
         Ok(Order { topic: topic.into(), expires_at, rae, session, id })
     }
 
     /// Tells the issuer that the command expired.
     pub(super) fn expired(&self, now: Wall, error: &str) -> OutgoingRecord {
         let reply = Reply { id: self.id, outcome: ReplyOutcome::Error(error.to_owned()) };
-        let value: Bytes = serde_json::to_vec(&reply).expect("a reply has string keys").into();
         OutgoingRecord {
             topic: kafka_topic::REPLIES,
             key: Topic::Reply(self.rae.clone(), self.session).to_string().into(),
-            value,
+            value: reply.encode().into(),
             timestamp: now,
             headers: Vec::new(),
         }

@@ -50,7 +50,7 @@ fn command(partition: Partition, offset: Offset, session: u128, life: i64) -> Re
         offset,
         timestamp: START,
         key: Some(topic(session).to_string().into()),
-        value: Some(serde_json::to_vec(&command).expect("JSON").into()),
+        value: Some(command.encode().into()),
         retained: false,
     }
 }
@@ -210,7 +210,7 @@ fn an_expired_command_is_not_published_and_its_issuer_is_told() {
     let (id, reply) = produced(&effects);
     let Topic::Command(rae, session) = topic(1) else { unreachable!() };
     assert_eq!((reply.topic, &*reply.key), ("dmp.replies", Topic::Reply(rae, session).to_string().as_bytes()));
-    let said: Reply = serde_json::from_slice(&reply.value).expect("a reply");
+    let said: Reply = Reply::decode(&reply.value).expect("a reply");
     assert_eq!(said, Reply { id: Uuid::from_u64_pair(0, 0), outcome: ReplyOutcome::Error(EXPIRED.to_owned()) });
     assert_eq!(bench.tell(Event::Produced(id, failed())), []);
     let (id, again) = produced(&bench.wait());
@@ -264,7 +264,7 @@ fn one_that_expired_unacknowledged_is_not_sent_again_and_its_issuer_is_told_of_t
     let effects = bench.tell(Event::Connected(C2));
     assert_eq!(publishes(&effects), [(2, true, topic(2).to_string())]);
     let (id, reply) = produced(&effects);
-    let said: Reply = serde_json::from_slice(&reply.value).expect("a reply");
+    let said: Reply = Reply::decode(&reply.value).expect("a reply");
     assert_eq!(said.outcome, ReplyOutcome::Error(EXPIRED_IN_DOUBT.to_owned()));
     assert_eq!(ends(&bench.tell(Event::Produced(id, STORED))), [(0, End::ExpiredInDoubt)]);
 }
@@ -273,8 +273,8 @@ fn one_that_expired_unacknowledged_is_not_sent_again_and_its_issuer_is_told_of_t
 fn what_is_no_command_goes_to_the_dead_letters_with_its_source_and_its_neighbours_are_published() {
     let good = |offset| command(0, offset, 1, LIFE);
     let keyed = |offset, key: &str| Record { key: Some(key.to_owned().into()), ..good(offset) };
-    let valued =
-        |offset, value: &'static str| Record { value: Some(Bytes::from_static(value.as_bytes())), ..good(offset) };
+    let valued = |offset, value: &str| Record { value: Some(value.to_owned().into()), ..good(offset) };
+    let ided = |rest: &str| format!(r#"{{"id":"00000000-0000-0000-0000-000000000001",{rest}}}"#);
     let malformed = [
         (Record { key: None, ..good(0) }, "key"),
         (Record { key: Some(Bytes::from_static(b"\xff")), ..good(0) }, "key"),
@@ -283,10 +283,12 @@ fn what_is_no_command_goes_to_the_dead_letters_with_its_source_and_its_neighbour
         (keyed(0, &topic(1).to_string().replace("cmd", "cmd/x")), "topic"),
         (Record { value: None, ..good(0) }, "json"),
         (valued(0, "{"), "json"),
-        (valued(0, "{\"id\":1,\"expires_at\":5,\"kind\":\"snapshot\"}"), "json"),
-        (valued(0, "{\"expires_at\":5,\"kind\":\"snapshot\"}"), "json"),
-        (valued(0, "{\"id\":\"00000000-0000-0000-0000-000000000000\",\"expires_at\":5,\"kind\":\"explode\"}"), "json"),
-        (valued(0, "[]"), "json"),
+        (valued(0, "[]"), "not-an-object"),
+        (valued(0, r#"{"v":1,"id":1,"expires_at":"2030-01-01T00:00:00Z","kind":"snapshot"}"#), "id"),
+        (valued(0, r#"{"v":1,"expires_at":"2030-01-01T00:00:00Z","kind":"snapshot"}"#), "no-id"),
+        (valued(0, &ided(r#""v":2,"expires_at":"2030-01-01T00:00:00Z","kind":"snapshot""#)), "wire-version"),
+        (valued(0, &ided(r#""v":1,"expires_at":5,"kind":"snapshot""#)), "expires-at"),
+        (valued(0, &ided(r#""v":1,"expires_at":"2030-01-01T00:00:00Z","kind":"explode""#)), "kind"),
         (Record { value: Some(vec![b' '; MAX_PAYLOAD_BYTES + 1].into()), ..good(0) }, "oversized"),
         (Record { retained: true, ..good(0) }, "retained"),
     ];

@@ -139,9 +139,7 @@ fn tell(beaten: &Beaten, rows: &Rows, context: &mut Context<'_>) {
     let Some((row, received)) = rows.sessions.get(&(device, session)).and_then(|row| Some((row, row.snapshot?))) else {
         return;
     };
-    // Where the session's bytes decided, the epoch above: an agent acts only on one that is above its own.
-    let epoch = if by > row.epoch { by } else { row.epoch.next().unwrap_or(by) };
     if let Some(orders) = context.orders {
-        orders.lost(context.now, (device, session, row.rae.clone()), epoch, received, context.effects);
+        orders.lost(context.now, (device, session, row.rae.clone()), by, received, context.effects);
     }
 }

@@ -186,7 +186,7 @@ impl World {
                     assert!(self.told.insert((partition, offset)), "{partition}/{offset} ended twice");
                 }
                 Effect::Command(id, record) => {
-                    let command: crate::event::Command = serde_json::from_slice(&record.value).expect("a command");
+                    let command = crate::event::Command::decode(&record.value).expect("a command");
                     let notice = matches!(command.kind, crate::event::CommandKind::Reonboard { .. });
                     let now = self.bench.now.mono;
                     self.sent.entry((record.key, notice)).or_default().entry(command.id).or_insert(now);

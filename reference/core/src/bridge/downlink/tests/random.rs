@@ -149,7 +149,7 @@ impl World {
     fn assert_ended(&self, partition: Partition, end: Offset) {
         for record in &self.log[&partition][..usize::try_from(end).expect("an offset")] {
             let value = record.value.as_ref().expect("a value");
-            let id = serde_json::from_slice::<Command>(value).map(|command| command.id);
+            let id = Command::decode(value).map(|command| command.id);
             let expired = id.is_ok_and(|id| self.expired.contains(&id));
             let lettered = self.lettered.contains(&(partition, record.offset));
             assert!(self.acknowledged.contains(value) || expired || lettered, "{partition}/{} is lost", record.offset);
@@ -239,7 +239,7 @@ impl World {
             _ => (true, STORED),
         };
         if stored && record.topic == kafka_topic::REPLIES {
-            let reply: Reply = serde_json::from_slice(&record.value).expect("a reply");
+            let reply = Reply::decode(&record.value).expect("a reply");
             self.expired.insert(reply.id);
         } else if stored {
             let number = |name| headers(record)[name].parse::<i64>().expect("a number");
@@ -303,7 +303,7 @@ proptest! {
         }
         world.heal();
         for (topic, payloads) in &world.seen {
-            let id = |payload: &Bytes| serde_json::from_slice::<Command>(payload).expect("a command").id;
+            let id = |payload: &Bytes| Command::decode(payload).expect("a command").id;
             prop_assert!(payloads.is_sorted_by_key(id), "{topic}: {payloads:?}");
         }
     }
