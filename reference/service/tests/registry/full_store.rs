@@ -54,7 +54,7 @@ async fn a_write_to_a_full_disk_is_aborted_says_why_and_leaves_no_trace() {
     let bench = Bench::with_store_in(disk.path());
     let store = bench.store(Access::Write).await;
     store.migrate(Duration::from_secs(60)).await.expect("there is room");
-    assert_eq!(store.write(&rows(1)).await, WriteOutcome::Committed);
+    assert_eq!(store.write(&rows(1)).await, WriteOutcome::Committed { beaten: vec![] });
     let filler = disk.fill();
     match store.write(&rows(2)).await {
         WriteOutcome::Aborted { reason } => {
@@ -64,7 +64,7 @@ async fn a_write_to_a_full_disk_is_aborted_says_why_and_leaves_no_trace() {
     }
     assert_eq!(store.records().await.expect("reading needs no room").len(), 1);
     std::fs::remove_file(filler).expect("it is there");
-    assert_eq!(store.write(&rows(2)).await, WriteOutcome::Committed);
+    assert_eq!(store.write(&rows(2)).await, WriteOutcome::Committed { beaten: vec![] });
     assert_eq!(store.records().await.expect("the store answers").len(), 2);
 }
 
