@@ -82,6 +82,7 @@ fn registry_core(criterion: &mut Criterion) {
         backoff: BACKOFF,
         tracked_sessions: 10_000,
         drain_within: Duration::from_secs(5),
+        feedback: None,
     };
     let mut group = criterion.benchmark_group("registry");
     group.throughput(Throughput::Elements(EVENTS));
