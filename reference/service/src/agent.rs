@@ -1,6 +1,7 @@
 //! The agent program: one real RAE around one [`dmp_core::agent`] core.
 //!
-//! Devices speak to it over a small local HTTP API ([`devices`]); its records are in a SQLite file, synced before what
+//! Devices speak to it over a small local HTTP API ([`devices`]), and fetch from it what a command wants changed on them
+//! ([`changes`]); its records are in a SQLite file, synced before what
 //! they hold is published ([`records`]). A core that panics starts again from those records, as after a crash.
 
 use std::{future::Future, sync::Arc};
@@ -20,12 +21,14 @@ use crate::{
 };
 
 mod adapter;
+mod changes;
 mod config;
 mod devices;
 mod gauges;
 mod records;
 
 use adapter::Adapter;
+use changes::Board;
 pub use config::{Config, Devices, Intervals, Limits};
 use devices::Shelf;
 use gauges::Gauges;
@@ -54,15 +57,16 @@ pub async fn start(config: Config) -> anyhow::Result<RunningAgent> {
     let records = Records::open(&config.records).await?;
     let endpoint = http::serve(config.http.listen, health.clone(), metrics.clone()).await?;
     let (events, said) = mpsc::channel(DEVICE_QUEUE);
-    let shelf = Shelf::new(config.devices.heard_within);
-    let api = http::serve_router(config.devices.listen, devices::router(shelf.clone(), events))
+    let (shelf, board) = (Shelf::new(config.devices.heard_within), Board::new(config.devices.answer_within));
+    let api = http::serve_router(config.devices.listen, devices::router(shelf.clone(), board.clone(), events))
         .await
         .with_context(|| format!("listening for devices on {}", config.devices.listen))?;
     let (address, devices) = (endpoint.address, api.address);
     let gauges = Gauges::new(&metrics, config.limits.outbox);
     let said = Arc::new(Mutex::new(said));
     let mqtt = health.part("mqtt");
-    let shared = Shared { config: Arc::new(config), dialer, records: Arc::new(records), shelf, said, gauges, mqtt };
+    let (config, records) = (Arc::new(config), Arc::new(records));
+    let shared = Shared { config, dialer, records, shelf, board, said, gauges, mqtt };
     let running = Running::spawn(address, move |stop| async move {
         let ended = serve(shared, stop).await;
         drop((endpoint, api));
@@ -88,6 +92,7 @@ struct Shared {
     dialer: Arc<Dialer>,
     records: Arc<Records>,
     shelf: Shelf,
+    board: Board,
     said: Arc<Mutex<mpsc::Receiver<dmp_core::agent::Event>>>,
     gauges: Gauges,
     mqtt: http::Part,

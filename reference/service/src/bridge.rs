@@ -1,4 +1,5 @@
-//! The bridge program: MQTT in, Kafka out, one [`dmp_core::bridge`] core per shard group.
+//! The bridge program: MQTT in, Kafka out, one [`dmp_core::bridge`] core per shard group; and one way down per process
+//! ([`downlink`]).
 //!
 //! A group is one MQTT connection with a persistent session, one core and one producer. A group that panics is started
 //! again with a new core: what it had not acknowledged is sent again by the broker. Kafka has to be there at the start;
@@ -26,10 +27,11 @@ use crate::{
 
 mod adapter;
 mod config;
+mod downlink;
 mod gauges;
 
 use adapter::Adapter;
-pub use config::{Config, Shards};
+pub use config::{Commands, Config, Shards};
 use gauges::Gauges;
 
 /// Starts a bridge; ready when it returns: Kafka and its topics are there, MQTT is being connected to.
@@ -43,7 +45,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let dialer = Arc::new(config.mqtt.dialer().context("reading the MQTT settings")?);
     let endpoint = http::serve(config.http.listen, health.clone(), metrics.clone()).await?;
     let kafka = health.part("kafka");
-    let needed = [kafka_topic::EVENTS, kafka_topic::REPLIES, kafka_topic::DEAD_LETTER];
+    let needed = [kafka_topic::EVENTS, kafka_topic::COMMANDS, kafka_topic::REPLIES, kafka_topic::DEAD_LETTER];
     topics::wait_for(&config.kafka, &needed, config.start_within).await?;
     kafka.set(true);
     let address = endpoint.address;
@@ -78,18 +80,18 @@ struct Shared {
     metrics: Metrics,
 }
 
-/// Runs all groups until each has drained, or one cannot go on.
+/// Runs all groups and the way down until each has drained, or one cannot go on.
 async fn serve(shared: Shared, stop: Stop) -> anyhow::Result<()> {
     let (fatal, mut failed) = mpsc::channel(1);
-    let mut groups = JoinSet::new();
+    let mut ways = JoinSet::new();
     for group in shared.config.shards.served() {
-        groups.spawn(supervise(shared.clone(), group, stop.clone(), fatal.clone()));
+        ways.spawn(supervise(shared.clone(), group, stop.clone(), fatal.clone()));
     }
-    drop(fatal);
+    ways.spawn(downlink::supervise(shared, stop, fatal));
     tokio::select! {
         biased;
         Some(error) = failed.recv() => Err(error),
-        () = async { while groups.join_next().await.is_some() {} } => Ok(()),
+        () = async { while ways.join_next().await.is_some() {} } => Ok(()),
     }
 }
 
@@ -100,7 +102,7 @@ async fn supervise(shared: Shared, group: u8, stop: Stop, fatal: mpsc::Sender<an
         let (shared, stop, fatal, gauges) = (shared.clone(), stop.clone(), fatal.clone(), gauges.clone());
         async move {
             if let Err(error) = serve_group(&shared, group, stop, &fatal, gauges).await {
-                // Full means that another group told why it is over before.
+                // Full means that another group, or the way down, told why it is over before.
                 let _first_wins = fatal.try_send(error);
             }
         }

@@ -17,7 +17,7 @@ pub mod unit;
 
 mod locate;
 
-pub use common::{Backoff, Http, Kafka, KafkaSecurity, Mqtt, MqttTls, Secret};
+pub use common::{Backoff, Http, Kafka, KafkaSecurity, Mqtt, MqttTls, Secret, Start};
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]

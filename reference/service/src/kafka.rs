@@ -1,4 +1,4 @@
-//! Kafka by rdkafka: what the bridge and registry cores ask of it, and a reader for tools.
+//! Kafka by rdkafka: what the bridge, downlink and registry cores ask of it, and a reader for tools.
 //!
 //! - [`Producer`]: idempotent, in the order of hand-over, every record answered
 //! - [`Consumer`]: one group member on its own thread; explicit synchronous commits, generations, drain on revoke
@@ -19,7 +19,7 @@ mod producer;
 mod reader;
 pub mod topics;
 
-pub use consumer::{Consumer, ConsumerConfig};
+pub use consumer::{Consumer, ConsumerConfig, Event};
 pub use producer::Producer;
 
 /// Why Kafka could not be used.

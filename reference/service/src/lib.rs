@@ -14,6 +14,7 @@ pub mod config;
 pub mod drive;
 pub mod http;
 pub mod kafka;
+mod link;
 pub mod metrics;
 pub mod mqtt;
 pub mod program;

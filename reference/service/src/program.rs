@@ -72,6 +72,34 @@ impl Stop {
     }
 }
 
+/// The two events of a core's life that its driver makes: that it starts, and that it has to stop; each once.
+#[derive(Debug)]
+pub(crate) struct Life {
+    stop: Stop,
+    started: bool,
+    stopping: bool,
+}
+
+impl Life {
+    pub(crate) fn new(stop: Stop) -> Life {
+        Life { stop, started: false, stopping: false }
+    }
+
+    /// Whether it starts now: the first time that this is asked.
+    pub(crate) fn starts(&mut self) -> bool {
+        !std::mem::replace(&mut self.started, true)
+    }
+
+    /// Waits until it has to stop; for ever once that was said. Cancel safe.
+    pub(crate) async fn stops(&mut self) {
+        if self.stopping {
+            std::future::pending::<()>().await;
+        }
+        self.stop.wait().await;
+        self.stopping = true;
+    }
+}
+
 /// Ends at SIGTERM or SIGINT.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! reader (thread) -> core -> writers -> store
-//!                     |  \-> producer -> dead letters
+//!                     |  \-> producer -> dead letters, commands
 //!                     \-> commits, carried out by the reader between two polls
 //! ```
 //!
@@ -38,7 +38,7 @@ mod gauges;
 mod writer;
 
 use adapter::Adapter;
-pub use config::{Clean, Config, Pipeline, Store as StoreConfig};
+pub use config::{Clean, Config, Feedback, Pipeline, Store as StoreConfig};
 pub use faults::Faults;
 use gauges::Gauges;
 
@@ -57,7 +57,9 @@ pub async fn start<S: Store>(config: Config, store: S, faults: Faults) -> anyhow
     let (health, metrics) = (Health::default(), Metrics::default());
     let endpoint = http::serve(config.http.listen, health.clone(), metrics.clone()).await?;
     let (kafka_part, store_part, group_part) = (health.part("kafka"), health.part("store"), health.part("group"));
-    topics::wait_for(&config.kafka, &[kafka_topic::EVENTS, kafka_topic::DEAD_LETTER], config.start_within).await?;
+    let mut needed = vec![kafka_topic::EVENTS, kafka_topic::DEAD_LETTER];
+    needed.extend(config.speaks().then_some(kafka_topic::COMMANDS));
+    topics::wait_for(&config.kafka, &needed, config.start_within).await?;
     kafka_part.set(true);
     migrate(&store, &config).await.context("preparing the store")?;
     store_part.set(true);

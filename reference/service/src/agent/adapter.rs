@@ -7,53 +7,44 @@ use std::{
 };
 
 use dmp_core::{
-    agent::{Agent, Change, Effect, Event, SaveOutcome, SetOutcome},
+    agent::{Agent, Change, Effect, Event, MAX_UNDER_WAY, SaveOutcome, SetOutcome},
     core::{ConnectionId, EffectId},
 };
 use tokio::sync::{MutexGuard, mpsc};
 
-use super::{Gauges, Shared, devices::Shelf, records::Records};
+use super::{
+    Gauges, Shared,
+    changes::{Board, Set, Setter},
+    devices::Shelf,
+    records::Records,
+};
 use crate::{
     drive::{self, Flow},
-    http::Part,
-    mqtt::{Client, Closed, ConnectOptions, Incoming},
-    program::{Stop, chain, never_heals},
+    link::{Link, Settings, Works},
+    mqtt::Incoming,
+    program::{Life, Stop},
     stage::{Stage, Work},
 };
 
 /// Saves that wait for the disk; more are refused and tried again.
-const SAVE_QUEUE: usize = 4_096;
-
-/// Bound of the good end of a connection; the client gives itself 5 s.
-const FINISH_WITHIN: Duration = Duration::from_secs(6);
+pub(super) const SAVE_QUEUE: usize = 4_096;
 
 type Save = (EffectId, Vec<Change>);
 
 pub(super) struct Adapter<'a> {
-    client: Client,
-    options: ConnectOptions,
+    link: Link,
     said: MutexGuard<'a, mpsc::Receiver<Event>>,
     saves: Stage<Save>,
     saved: mpsc::Receiver<Event>,
+    sets: Stage<Set>,
+    set: mpsc::Receiver<Event>,
+    board: Board,
     shelf: Shelf,
     /// Answers that are known at once: probes, and saves that were not taken; each is told in the next turns.
     known: VecDeque<Event>,
-    stop: Stop,
+    life: Life,
     drain_within: Duration,
-    fatal: mpsc::Sender<anyhow::Error>,
     gauges: Gauges,
-    health: Part,
-    phase: Phase,
-    /// The connection whose end was not yet told.
-    open: Option<ConnectionId>,
-    was_accepted: bool,
-}
-
-#[derive(PartialEq, Eq)]
-enum Phase {
-    New,
-    Running,
-    Stopping,
 }
 
 impl<'a> Adapter<'a> {
@@ -63,78 +54,52 @@ impl<'a> Adapter<'a> {
         stop: Stop,
         fatal: mpsc::Sender<anyhow::Error>,
     ) -> Adapter<'a> {
-        let Shared { config, dialer, records, shelf, gauges, mqtt, .. } = shared;
+        let Shared { config, dialer, records, shelf, board, gauges, mqtt, .. } = shared;
         let (answers, saved) = mpsc::channel(SAVE_QUEUE);
         let disk = Disk { records: Arc::clone(records), gauges: gauges.clone() };
         // One worker: saves are carried out in order.
         let saves = Stage::start(disk, 1, SAVE_QUEUE, config.backoff.into(), answers);
+        let (answers, set) = mpsc::channel(MAX_UNDER_WAY);
+        let setter = Setter { board: board.clone(), gauges: gauges.clone() };
+        // One worker each: a device that does not answer holds up no other.
+        let sets = Stage::start(setter, MAX_UNDER_WAY, MAX_UNDER_WAY, config.backoff.into(), answers);
+        let settings = Settings {
+            name: "agent".to_owned(),
+            connects: gauges.connects.clone(),
+            disconnects: gauges.disconnects.clone(),
+            health: mqtt.clone(),
+            works: Works::Connected,
+            fatal,
+        };
         Adapter {
-            client: Client::new(Arc::clone(dialer)),
-            options: config.mqtt.options(config.rae.as_str(), true),
+            link: Link::new(Arc::clone(dialer), config.mqtt.options(config.rae.as_str(), true), settings),
             said,
             saves,
             saved,
+            sets,
+            set,
+            board: board.clone(),
             shelf: shelf.clone(),
             known: VecDeque::new(),
-            stop,
+            life: Life::new(stop),
             drain_within: config.drain_within,
-            fatal,
             gauges: gauges.clone(),
-            health: mqtt.clone(),
-            phase: Phase::New,
-            open: None,
-            was_accepted: false,
         }
     }
 
     /// Lets the connection end in good order, so that the last will does not fire.
     pub(super) async fn finish(&mut self) {
-        self.health.set(false);
-        let Some(open) = self.open else { return };
-        self.client.disconnect(open);
-        let ended = async { while !matches!(self.client.next().await.1, Incoming::Closed(_)) {} };
-        if tokio::time::timeout(FINISH_WITHIN, ended).await.is_err() {
-            tracing::warn!("the MQTT connection did not end in good order");
-        }
+        self.link.finish().await;
     }
+}
 
-    fn event_of(&mut self, connection: ConnectionId, incoming: Incoming) -> Event {
-        match incoming {
-            Incoming::Connected { .. } => {
-                tracing::info!("connected to the MQTT broker");
-                self.was_accepted = true;
-                self.gauges.connects.increment();
-                self.health.set(true);
-                Event::Connected(connection)
-            }
-            Incoming::Acknowledged(packet) => Event::Acknowledged(connection, packet),
-            Incoming::Subscribed(packet) => Event::Subscribed(connection, packet),
-            Incoming::Message(message) => Event::Message(connection, message),
-            Incoming::Closed(closed) => {
-                self.closed(connection, &closed);
-                Event::Disconnected(connection)
-            }
-        }
-    }
-
-    fn closed(&mut self, connection: ConnectionId, closed: &Closed) {
-        if self.open == Some(connection) {
-            self.open = None;
-            self.health.set(false);
-        }
-        self.gauges.disconnects.increment();
-        if matches!(closed, Closed::AsAsked) {
-            return;
-        }
-        tracing::warn!("MQTT connection: {}", chain(closed));
-        if let Closed::NotMade(error) = closed
-            && !self.was_accepted
-            && never_heals(error)
-        {
-            let told = anyhow::Error::new((**error).clone()).context("connecting to the MQTT broker");
-            // Full means that it was told before.
-            let _first_wins = self.fatal.try_send(told);
-        }
+fn event_of(connection: ConnectionId, incoming: Incoming) -> Event {
+    match incoming {
+        Incoming::Connected { .. } => Event::Connected(connection),
+        Incoming::Acknowledged(packet) => Event::Acknowledged(connection, packet),
+        Incoming::Subscribed(packet) => Event::Subscribed(connection, packet),
+        Incoming::Message(message) => Event::Message(connection, message),
+        Incoming::Closed(_) => Event::Disconnected(connection),
     }
 }
 
@@ -142,46 +107,45 @@ impl drive::Adapter for Adapter<'_> {
     type Core = Agent;
 
     async fn next(&mut self) -> Event {
-        if self.phase == Phase::New {
-            self.phase = Phase::Running;
+        if self.life.starts() {
             return Event::Start;
         }
         if let Some(event) = self.known.pop_front() {
             return event;
         }
         tokio::select! {
-            (connection, incoming) = self.client.next() => self.event_of(connection, incoming),
+            (connection, incoming) = self.link.next() => event_of(connection, incoming),
             Some(event) = self.saved.recv() => event,
+            Some(event) = self.set.recv() => event,
             Some(event) = self.said.recv() => event,
-            () = self.stop.wait(), if self.phase == Phase::Running => {
-                self.phase = Phase::Stopping;
-                Event::Stop { within: self.drain_within }
-            }
+            () = self.life.stops() => Event::Stop { within: self.drain_within },
         }
     }
 
     fn carry_out(&mut self, effect: Effect) -> Flow {
         match effect {
             Effect::Connect { connection, will } => {
-                self.open = Some(connection);
-                self.client.connect(connection, ConnectOptions { will, ..self.options.clone() });
+                self.link.connect_as(connection, |options| options.will = will);
             }
-            Effect::Disconnect(connection) => self.client.disconnect(connection),
-            Effect::Subscribe { connection, packet, filters } => self.client.subscribe(connection, packet, filters),
+            Effect::Disconnect(connection) => self.link.client.disconnect(connection),
+            Effect::Subscribe { connection, packet, filters } => {
+                self.link.client.subscribe(connection, packet, filters)
+            }
             Effect::Publish { connection, packet, dup, message, of: _ } => {
-                self.client.publish(connection, packet, dup, &message);
+                self.link.client.publish(connection, packet, dup, &message);
             }
-            Effect::Acknowledge(connection, packet) => self.client.acknowledge(connection, packet),
+            Effect::Acknowledge(connection, packet) => self.link.client.acknowledge(connection, packet),
             Effect::Save(id, changes) => {
                 if let Err((id, _)) = self.saves.offer((id, changes)) {
                     self.known.push_back(Event::Saved(id, SaveOutcome::Failed));
                 }
             }
             Effect::Probe(id, hardware) => self.known.push_back(Event::Probed(id, self.shelf.probe(&hardware))),
-            // Devices speak to this RAE, and it has no way to speak to them.
-            Effect::Set { id, .. } => {
-                let refused = SetOutcome::Refused("devices at this RAE cannot be changed from outside".to_owned());
-                self.known.push_back(Event::SetDone(id, refused));
+            Effect::Set { id, hardware, set, unset } => {
+                if let Err(Set { id, .. }) = self.sets.offer(Set { id, hardware, set, unset }) {
+                    let refused = SetOutcome::Refused("too many devices are being changed".to_owned());
+                    self.known.push_back(Event::SetDone(id, refused));
+                }
             }
             Effect::Fact(fact) => self.gauges.tell(&fact),
             Effect::Stopped => return Flow::Stopped,
@@ -191,6 +155,8 @@ impl drive::Adapter for Adapter<'_> {
 
     fn observe(&mut self, _core: &Agent) {
         self.gauges.present.set_count(self.shelf.present());
+        self.gauges.saves.set_count(self.saves.queued());
+        self.gauges.changes.set_count(self.board.waiting());
     }
 }
 

@@ -101,11 +101,19 @@ pub struct Devices {
     /// A device that was not heard for longer is taken for gone at its next probe.
     #[serde(with = "duration")]
     pub heard_within: Duration,
+    /// How long a command's change waits until the device has fetched and answered it.
+    #[serde(with = "duration")]
+    pub answer_within: Duration,
 }
 
 impl Default for Devices {
     fn default() -> Devices {
-        Devices { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), heard_within: Duration::from_secs(90) }
+        Devices {
+            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            heard_within: Duration::from_secs(90),
+            // Below what a command lives by default: its issuer hears of the refusal in time.
+            answer_within: Duration::from_secs(10),
+        }
     }
 }
 
@@ -136,6 +144,7 @@ impl Checked for Config {
         check_positive("intervals.snapshot_every", self.intervals.snapshot_every)?;
         check_positive("intervals.probe_every", self.intervals.probe_every)?;
         check_positive("devices.heard_within", self.devices.heard_within)?;
+        check_positive("devices.answer_within", self.devices.answer_within)?;
         check_within("intervals.snapshot_jitter_permille", self.intervals.snapshot_jitter_permille.into(), 0, 500)?;
         check_within("limits.window", self.limits.window.into(), 1, 1_000)?;
         check_within("limits.outbox", self.limits.outbox, self.limits.window.into(), 1_000_000)?;

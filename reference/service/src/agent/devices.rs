@@ -4,14 +4,20 @@
 //! POST /devices/{hardware}/attached  {"record": {"firmware": "1.2", ...}}   the whole record, less `connection`
 //! POST /devices/{hardware}/report    {"set": {"ip": "10.0.0.7"}, "unset": ["error"]}
 //! POST /devices/{hardware}/detached
+//! GET  /devices/{hardware}/change    what a command wants changed on the device: {"id": "7", "set": {..}, "unset": [..]}
+//! POST /devices/{hardware}/change/7  {"taken": true} or {"refused": "why"}
 //! GET  /devices                      who was heard, and how long ago in ms
 //! ```
 //!
-//! 202: handed to the agent. 409: attach first, with the whole record (also after a restart of the agent). 422: not a
-//! name or value of the wire contract. 429: more devices than an agent keeps.
+//! 202: handed to the agent. 204: nothing to be changed; the device asks again. 404: no such change waits any more. 409:
+//! attach first, with the whole record (also after a restart of the agent). 422: not a name or value of the wire
+//! contract. 429: more devices than an agent keeps.
+//!
+//! `change` waits up to 30 s for a change ([`super::changes`]), less with `?wait_ms=`. What the device has taken counts
+//! as reported; a report of the same is harmless.
 //!
 //! Who probes whom: a device posts, the agent keeps the last full record with the reports since ([`Shelf`]), and a probe
-//! is answered from that. So a device needs no server. In return a device must be heard, by any post, within
+//! is answered from that. So a device needs no server. In return a device must be heard, by any post or question, within
 //! `heard_within`; one that was silent for longer is absent, which also covers a device that died without a word. After
 //! a restart of the agent nothing is known of a device until it speaks, or until that time is over.
 
@@ -23,19 +29,24 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::StatusCode,
     routing::{get, post},
 };
 use dmp_core::{
-    agent::{Event, MAX_DEVICES, Probe},
+    agent::{Event, MAX_DEVICES, Probe, SetOutcome},
     event::{AttributeName, CONNECTION, MAX_PAYLOAD_BYTES, Value},
 };
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::changes::{Board, Change};
 
 /// Longest hardware serial, in bytes.
 const MAX_HARDWARE_BYTES: usize = 128;
+
+/// Longest wait of a question for changes: below the patience of common HTTP clients.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 type Attributes = BTreeMap<AttributeName, Value>;
 
@@ -108,6 +119,11 @@ impl Shelf {
         }
     }
 
+    /// A device that asks is there; one that is not attached has to say first what it is.
+    fn heard(&self, hardware: &str) -> Result<(), Refusal> {
+        self.report(hardware, &Attributes::new(), &BTreeSet::new())
+    }
+
     fn detach(&self, hardware: &str) {
         if let Some(heard) = self.lock().get_mut(hardware) {
             *heard = Heard { at: Instant::now(), record: None };
@@ -121,16 +137,21 @@ impl Shelf {
 
 type Refusal = (StatusCode, String);
 type Api = State<(Shelf, mpsc::Sender<Event>)>;
+type ChangeApi = State<(Shelf, Board, Arc<Semaphore>)>;
 
-/// The API; what devices say goes into `events`.
-pub(super) fn router(shelf: Shelf, events: mpsc::Sender<Event>) -> Router {
-    Router::new()
+/// The API; what devices say goes into `events`, and what they are asked to change is on `board`.
+pub(super) fn router(shelf: Shelf, board: Board, events: mpsc::Sender<Event>) -> Router {
+    let changes = Router::new()
+        .route("/devices/{hardware}/change", get(change))
+        .route("/devices/{hardware}/change/{id}", post(changed))
+        .with_state((shelf.clone(), board, Arc::new(Semaphore::new(MAX_DEVICES))));
+    let sayings = Router::new()
         .route("/devices", get(list))
         .route("/devices/{hardware}/attached", post(attached))
         .route("/devices/{hardware}/report", post(report))
         .route("/devices/{hardware}/detached", post(detached))
-        .layer(DefaultBodyLimit::max(MAX_PAYLOAD_BYTES))
-        .with_state((shelf, events))
+        .with_state((shelf, events));
+    sayings.merge(changes).layer(DefaultBodyLimit::max(MAX_PAYLOAD_BYTES))
 }
 
 #[derive(Deserialize)]
@@ -177,6 +198,59 @@ async fn detached(State((shelf, events)): Api, Path(hardware): Path<String>) -> 
     let hardware = checked(hardware)?;
     shelf.detach(&hardware);
     hand_over(&events, Event::Detached { hardware }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    wait_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changed {
+    #[serde(default)]
+    taken: bool,
+    refused: Option<String>,
+}
+
+async fn change(
+    State((shelf, board, askers)): ChangeApi,
+    Path(hardware): Path<String>,
+    Query(Wait { wait_ms }): Query<Wait>,
+) -> Result<Json<Change>, Refusal> {
+    let hardware = checked(hardware)?;
+    shelf.heard(&hardware)?;
+    let Ok(_asking) = askers.try_acquire() else {
+        return Err((StatusCode::TOO_MANY_REQUESTS, format!("{MAX_DEVICES} devices are waiting\n")));
+    };
+    let wait = wait_ms.map_or(MAX_WAIT, Duration::from_millis).min(MAX_WAIT);
+    board.fetch(&hardware, wait).await.map(Json).ok_or((StatusCode::NO_CONTENT, String::new()))
+}
+
+async fn changed(
+    State((shelf, board, _)): ChangeApi,
+    Path((hardware, id)): Path<(String, String)>,
+    Json(Changed { taken, refused }): Json<Changed>,
+) -> Result<StatusCode, Refusal> {
+    let hardware = checked(hardware)?;
+    let outcome = match (taken, refused) {
+        (true, None) => SetOutcome::Done,
+        (false, Some(why)) => SetOutcome::Refused(why),
+        (true, Some(_)) | (false, None) => {
+            return Err((StatusCode::UNPROCESSABLE_ENTITY, "say \"taken\": true or \"refused\": why\n".to_owned()));
+        }
+    };
+    // On the shelf before the agent hears of it: a probe at that moment must not find the old values.
+    let put_on_shelf = |change: &Change| {
+        if taken {
+            let _detached_meanwhile = shelf.report(&hardware, &change.set, &change.unset);
+        }
+    };
+    match board.answer(&hardware, &id, outcome, put_on_shelf) {
+        Some(()) => Ok(StatusCode::ACCEPTED),
+        None => Err((StatusCode::NOT_FOUND, "no such change waits\n".to_owned())),
+    }
 }
 
 async fn list(State((shelf, _)): Api) -> Json<BTreeMap<String, u64>> {

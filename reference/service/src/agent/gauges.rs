@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use dmp_core::{
-    agent::{Fact, Published},
+    agent::{Fact, MAX_UNDER_WAY, Published, SetOutcome},
     event::CommandName,
 };
 
+use super::adapter::SAVE_QUEUE;
 use crate::metrics::{Counter, Gauge, Latency, Metrics};
 
 /// What is published, as the label `kind` has it.
@@ -21,9 +22,16 @@ pub(super) struct Gauges {
     refused_reports: Counter,
     refused_devices: Counter,
     save_retries: Counter,
-    commands: [Counter; 4],
+    metrics: Metrics,
+    taken_commands: [Counter; 4],
+    executed_commands: [[Counter; 2]; 4],
     repeated_commands: Counter,
-    refused_commands: Counter,
+    unanswered_refusals: Counter,
+    sets: [Counter; 3],
+    set: Latency,
+    pub(super) set_restarts: Counter,
+    pub(super) changes: Gauge,
+    pub(super) saves: Gauge,
     forgotten: Counter,
     outbox: Gauge,
     pub(super) present: Gauge,
@@ -43,6 +51,8 @@ impl Gauges {
             metrics.counter("dmp_agent_stage_restarts_total", help, &[("stage", stage)])
         };
         metrics.gauge("dmp_agent_outbox_cap", "Bound of dmp_agent_outbox.", &[]).set_count(outbox_cap);
+        metrics.gauge("dmp_agent_saves_cap", "Bound of dmp_agent_saves.", &[]).set_count(SAVE_QUEUE);
+        metrics.gauge("dmp_agent_changes_cap", "Bound of dmp_agent_changes.", &[]).set_count(MAX_UNDER_WAY);
         Gauges {
             recorded: by_kind("dmp_agent_recorded_total", "Events numbered and saved."),
             acknowledged: by_kind("dmp_agent_acknowledged_total", "Events that the broker acknowledged."),
@@ -50,12 +60,30 @@ impl Gauges {
             refused_reports: counter("dmp_agent_refused_reports_total", "Reports or probes refused."),
             refused_devices: counter("dmp_agent_refused_devices_total", "Devices not taken: too many."),
             save_retries: counter("dmp_agent_save_retries_total", "Saves that failed, or may have."),
-            commands: CommandName::ALL.map(|name| {
-                let help = "Commands that were executed, well or in vain.";
-                metrics.counter("dmp_agent_commands_total", help, &[("kind", name.as_str())])
+            taken_commands: CommandName::ALL.map(|name| {
+                let help = "Commands whose id is durable: executed from then on.";
+                metrics.counter("dmp_agent_commands_taken_total", help, &[("kind", name.as_str())])
+            }),
+            executed_commands: CommandName::ALL.map(|name| {
+                OUTCOMES.map(|outcome| {
+                    let (help, labels) =
+                        ("Commands that ended, by their reply.", [("kind", name.as_str()), ("outcome", outcome)]);
+                    metrics.counter("dmp_agent_commands_total", help, &labels)
+                })
             }),
             repeated_commands: counter("dmp_agent_repeated_commands_total", "Commands that came again."),
-            refused_commands: counter("dmp_agent_refused_commands_total", "Commands that were not executed."),
+            unanswered_refusals: counter(
+                "dmp_agent_unanswered_refusals_total",
+                "Commands that were not executed and got no reply: no id, or no room.",
+            ),
+            sets: ["done", "refused", "unknown"].map(|outcome| {
+                metrics.counter("dmp_agent_sets_total", "Changes asked of devices.", &[("outcome", outcome)])
+            }),
+            set: metrics.latency("dmp_agent_set_seconds", "From asking a device for a change to its answer.", &[]),
+            set_restarts: restarts("sets"),
+            changes: metrics.gauge("dmp_agent_changes", "Changes that wait for their devices.", &[]),
+            saves: metrics.gauge("dmp_agent_saves", "Saves that wait for the disk.", &[]),
+            metrics: metrics.clone(),
             forgotten: counter("dmp_agent_forgotten_total", "Devices forgotten."),
             outbox: metrics.gauge("dmp_agent_outbox", "Events that wait, to within a tenth of the bound.", &[]),
             present: metrics.gauge("dmp_agent_devices_present", "Devices attached and heard.", &[]),
@@ -71,6 +99,24 @@ impl Gauges {
         self.save.record(took);
     }
 
+    pub(super) fn set_ended(&self, outcome: &SetOutcome, took: Duration) {
+        let index = match outcome {
+            SetOutcome::Done => 0,
+            SetOutcome::Refused(_) => 1,
+            SetOutcome::Unknown => 2,
+        };
+        self.sets[index].increment();
+        self.set.record(took);
+    }
+
+    fn refused(&self, reason: &'static str, replied: bool) {
+        let help = "Commands that were not executed, by reason.";
+        self.metrics.counter("dmp_agent_refused_commands_total", help, &[("reason", reason)]).increment();
+        if !replied {
+            self.unanswered_refusals.increment();
+        }
+    }
+
     pub(super) fn tell(&self, fact: &Fact) {
         match fact {
             Fact::Recorded(of) => self.recorded[kind(of)].increment(),
@@ -79,15 +125,20 @@ impl Gauges {
             Fact::RefusedReport(_) => self.refused_reports.increment(),
             Fact::RefusedDevice(_) => self.refused_devices.increment(),
             Fact::SaveRetried => self.save_retries.increment(),
-            Fact::TookCommand(..) => {}
-            Fact::ExecutedCommand { name, .. } => self.commands[*name as usize].increment(),
+            Fact::TookCommand(_, name) => self.taken_commands[*name as usize].increment(),
+            Fact::ExecutedCommand { name, ok, .. } => {
+                self.executed_commands[*name as usize][usize::from(!*ok)].increment();
+            }
             Fact::RepeatedCommand(_) => self.repeated_commands.increment(),
-            Fact::RefusedCommand { .. } => self.refused_commands.increment(),
+            Fact::RefusedCommand { reason, replied, .. } => self.refused(reason, *replied),
             Fact::Forgotten(_) => self.forgotten.increment(),
             Fact::Outbox(depth) => self.outbox.set_count(*depth),
         }
     }
 }
+
+/// How a command ended, as the label `outcome` has it.
+const OUTCOMES: [&str; 2] = ["ok", "error"];
 
 fn kind(of: &Published) -> usize {
     match of {

@@ -14,7 +14,8 @@ use crate::config::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Identity of this process in the record header `bridge`.
+    /// Identity of this process in the record header `bridge` and, after `shards.client_prefix`, in the client id of its
+    /// way down: no two bridges on a broker may have the same.
     #[serde(default = "default_id")]
     pub id: String,
     /// Longest wait at start for Kafka and its topics; MQTT is retried for ever, with a clear log.
@@ -33,6 +34,9 @@ pub struct Config {
     /// How the shards are divided, and which part this process serves.
     #[serde(default)]
     pub shards: Shards,
+    /// The way down.
+    #[serde(default)]
+    pub commands: Commands,
     /// Waits between connection attempts and between retries of a record.
     #[serde(default)]
     pub backoff: Backoff,
@@ -54,6 +58,57 @@ pub struct Shards {
     /// Prefix of the fixed client ids: `<prefix>-<group>of<groups>`.
     #[serde(default = "default_prefix")]
     pub client_prefix: String,
+}
+
+/// The way down: [`dmp_core::bridge::downlink::Config`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Commands {
+    /// Consumer group of all bridges of the deployment: each command goes down once.
+    pub group: String,
+    /// Most publishes that the broker has not acknowledged.
+    pub window: u16,
+    /// Most records buffered per partition.
+    pub partition_credit: usize,
+    /// Longest wait for an acknowledgement before the connection is given up.
+    #[serde(with = "duration")]
+    pub acknowledged_within: Duration,
+    /// Offsets are committed after this many records...
+    pub commit_records: u64,
+    /// ... or this long after the last commit.
+    #[serde(with = "duration")]
+    pub commit_every: Duration,
+}
+
+impl Default for Commands {
+    /// A window of 100: some ms on a broker's link, so far above the rate of commands. 100 records or 200 ms: what a
+    /// bridge that is killed had not committed is published again, and costs its agents a look each.
+    fn default() -> Commands {
+        Commands {
+            group: "dmp-bridge".to_owned(),
+            window: 100,
+            partition_credit: 1_000,
+            acknowledged_within: ten_seconds(),
+            commit_records: 100,
+            commit_every: Duration::from_millis(200),
+        }
+    }
+}
+
+impl Commands {
+    fn check(&self) -> Result<(), Fault> {
+        if self.group.is_empty() {
+            return Err(Fault::at("commands.group", "must not be empty"));
+        }
+        check_within("commands.window", self.window.into(), 1, 10_000)?;
+        check_within("commands.partition_credit", self.partition_credit, 1, 100_000)?;
+        check_positive("commands.acknowledged_within", self.acknowledged_within)?;
+        check_positive("commands.commit_every", self.commit_every)?;
+        if self.commit_records == 0 {
+            return Err(Fault::at("commands.commit_records", "must be above zero"));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Shards {
@@ -88,8 +143,33 @@ impl Config {
             mqtt,
             kafka,
             shards: Shards::default(),
+            commands: Commands::default(),
             backoff: Backoff::default(),
             http: Http::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The client id of the way down.
+    #[must_use]
+    pub fn downlink_client_id(&self) -> String {
+        format!("{}-down-{}", self.shards.client_prefix, self.id)
+    }
+
+    /// The settings of the way down's core.
+    #[must_use]
+    pub fn downlink(&self) -> dmp_core::bridge::downlink::Config {
+        let Commands { group: _, window, partition_credit, acknowledged_within, commit_records, commit_every } =
+            self.commands;
+        dmp_core::bridge::downlink::Config {
+            window,
+            partition_credit,
+            acknowledged_within,
+            commit_records,
+            commit_every,
+            drain_within: self.drain_within,
+            backoff: self.backoff.into(),
         }
     }
 }
@@ -107,6 +187,13 @@ impl Checked for Config {
         self.mqtt.check()?;
         self.kafka.check()?;
         self.backoff.check()?;
+        self.commands.check()?;
+        if self.drain_within >= self.kafka.max_poll_interval {
+            return Err(Fault::at(
+                "drain_within",
+                "must be below `kafka.max_poll_interval`, else a drain is a defection",
+            ));
+        }
         let Shards { groups, serve, client_prefix } = &self.shards;
         if !matches!(groups, 1 | 2 | 4 | 8 | 16) {
             return Err(Fault::at("shards.groups", format!("{groups} is not 1, 2, 4, 8 or 16")));

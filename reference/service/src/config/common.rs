@@ -202,9 +202,6 @@ pub struct Kafka {
     /// Bound of one request and of one blocking answer, commits included.
     #[serde(with = "duration", default = "ten_seconds")]
     pub request_timeout: Duration,
-    /// Where to start in a partition without a committed offset.
-    #[serde(default)]
-    pub offset_reset: OffsetReset,
     /// Further librdkafka settings, taken as they are; they come before the program's own defaults. Those on which
     /// delivery rests are refused.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
@@ -225,14 +222,14 @@ const RELIED_ON: [&str; 10] = [
     "auto.offset.reset",
 ];
 
-/// Where to start in a partition without a committed offset.
+/// Where a group starts in a partition in which it has no committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OffsetReset {
+pub enum Start {
     /// At the oldest record that is kept.
     #[default]
     Earliest,
-    /// At the end.
+    /// At the end, as it is at the first assignment; that is committed at once.
     Latest,
 }
 
@@ -279,7 +276,6 @@ impl Kafka {
             session_timeout: ten_seconds(),
             max_poll_interval: five_minutes(),
             request_timeout: ten_seconds(),
-            offset_reset: OffsetReset::default(),
             extra: std::collections::BTreeMap::new(),
         }
     }

@@ -24,6 +24,31 @@ pub mod duration {
     }
 }
 
+/// `#[serde(with = "optional_duration")]`: as [`duration`], and `None` where the key is absent.
+pub mod optional_duration {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+
+    /// Reads a duration that is there.
+    ///
+    /// # Errors
+    /// For a text that is none.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(from).map(Some)
+    }
+
+    /// Writes a duration; to be skipped where there is none.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => duration::serialize(duration, to),
+            None => to.serialize_none(),
+        }
+    }
+}
+
 /// `#[serde(with = "size")]`: a whole number and `B`, `KiB`, `MiB` or `GiB`.
 pub mod size {
     use super::parse_size;

@@ -9,7 +9,7 @@ use rdkafka::{
 };
 
 use super::KafkaError;
-use crate::config::{Kafka, KafkaSecurity, common::OffsetReset};
+use crate::config::{Kafka, KafkaSecurity};
 
 /// Settings of a client: those that all share, then its `own`, then what the operator wants instead. Those on which
 /// delivery rests are refused by the check of the configuration.
@@ -73,20 +73,21 @@ pub(super) fn consumer(kafka: &Kafka, client_id: &str, group: &str) -> Result<Cl
         ("heartbeat.interval.ms", millis(kafka.session_timeout / 5)),
         ("max.poll.interval.ms", millis(kafka.max_poll_interval.max(kafka.session_timeout))),
     ];
-    let own = reading(kafka, group, reset(kafka.offset_reset)).into_iter().chain(member);
+    let own = reading(kafka, group).into_iter().chain(member);
     settings(kafka, client_id, own)
 }
 
 /// Settings of a consumer of assigned partitions, from the oldest record on. librdkafka wants a group in name, and it
 /// gets its own name; it neither joins nor commits.
 pub(super) fn reader(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
-    settings(kafka, client_id, reading(kafka, client_id, "earliest"))
+    settings(kafka, client_id, reading(kafka, client_id))
 }
 
-fn reading(kafka: &Kafka, group: &str, reset: &str) -> [(&'static str, String); 10] {
+fn reading(kafka: &Kafka, group: &str) -> [(&'static str, String); 10] {
     [
         ("group.id", group.to_owned()),
-        ("auto.offset.reset", reset.to_owned()),
+        // Reading starts at explicit offsets; this is where it goes on when retention has deleted the next record.
+        ("auto.offset.reset", "earliest".to_owned()),
         ("enable.auto.commit", "false".to_owned()),
         // Else what the closing consumer polls and throws away would be committed unread.
         ("enable.auto.offset.store", "false".to_owned()),
@@ -132,13 +133,6 @@ fn secure(config: &mut ClientConfig, security: &KafkaSecurity) -> Result<(), Kaf
         }
     }
     Ok(())
-}
-
-fn reset(reset: OffsetReset) -> &'static str {
-    match reset {
-        OffsetReset::Earliest => "earliest",
-        OffsetReset::Latest => "latest",
-    }
 }
 
 fn millis(duration: std::time::Duration) -> String {

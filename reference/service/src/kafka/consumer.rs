@@ -1,4 +1,4 @@
-//! One member of a consumer group, as the registry core sees it.
+//! One member of a consumer group, as the cores that read Kafka see it: registry and downlink.
 //!
 //! A thread of its own polls librdkafka, hands records over in order and carries out commits between two polls
 //! ([`super::reader`]). It is supervised: when it fails or panics, the core is told that its generation is lost, and the
@@ -11,8 +11,10 @@ use std::{
 };
 
 use dmp_core::{
+    bridge::downlink,
+    consume::{CommitOutcome, Generation, Offset, Partition, Record},
     core::EffectId,
-    registry::{CommitOutcome, Event, Generation, Offset, Partition},
+    registry,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,7 +23,7 @@ use super::{
     mailbox::{CommitRequest, Flow, Mailbox},
     reader::{Reader, Stopped},
 };
-use crate::config::{Backoff, Kafka};
+use crate::config::{Backoff, Kafka, Start};
 
 /// Settings of a group member.
 pub struct ConsumerConfig {
@@ -33,6 +35,8 @@ pub struct ConsumerConfig {
     pub client_id: String,
     /// The topic to read.
     pub topic: &'static str,
+    /// Where to start in a partition in which the group has no committed offset.
+    pub start: Start,
     /// How long the core may take to drain a revoked generation. The thread waits a little longer, for the answer.
     pub drain_within: Duration,
     /// Waits before a failed reader is started again.
@@ -41,6 +45,45 @@ pub struct ConsumerConfig {
     pub fault: Box<dyn Fn() -> bool + Send>,
     /// Told each time the reader is started again, with the reason.
     pub restarted: Box<dyn Fn(&str) + Send>,
+}
+
+/// What a group member tells its core.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Partitions were assigned, each with the offset at which reading starts. None of them is paused.
+    Assigned(Generation, Vec<(Partition, Offset)>),
+    /// Partitions are about to be taken away: [`Consumer::drained`] is waited for.
+    Revoked(Generation),
+    /// Partitions were lost without a chance to commit.
+    Lost(Generation),
+    /// A record was read.
+    Record(Generation, Record),
+    /// Answer to [`Consumer::commit`].
+    Committed(EffectId, CommitOutcome),
+}
+
+impl From<Event> for registry::Event {
+    fn from(event: Event) -> registry::Event {
+        match event {
+            Event::Assigned(generation, starts) => registry::Event::Assigned(generation, starts),
+            Event::Revoked(generation) => registry::Event::Revoked(generation),
+            Event::Lost(generation) => registry::Event::Lost(generation),
+            Event::Record(generation, record) => registry::Event::Record(generation, record),
+            Event::Committed(id, outcome) => registry::Event::Committed(id, outcome),
+        }
+    }
+}
+
+impl From<Event> for downlink::Event {
+    fn from(event: Event) -> downlink::Event {
+        match event {
+            Event::Assigned(generation, starts) => downlink::Event::Assigned(generation, starts),
+            Event::Revoked(generation) => downlink::Event::Revoked(generation),
+            Event::Lost(generation) => downlink::Event::Lost(generation),
+            Event::Record(generation, record) => downlink::Event::Record(generation, record),
+            Event::Committed(id, outcome) => downlink::Event::Committed(id, outcome),
+        }
+    }
 }
 
 /// A group member; its events go into the channel that it was started with.

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use dmp_core::{
-    registry::{CommitOutcome, Event, Generation, Offset, Partition, Record},
+    consume::{CommitOutcome, Generation, Offset, Partition, Record},
     time::Wall,
 };
 use rdkafka::{
@@ -34,10 +34,10 @@ use tokio::{runtime::Handle, sync::mpsc};
 use super::{
     KafkaError,
     client::Words,
-    consumer::ConsumerConfig,
+    consumer::{ConsumerConfig, Event},
     mailbox::{CommitRequest, Flow, Mailbox},
 };
-use crate::config::common::OffsetReset;
+use crate::config::Start;
 
 /// With nothing to read the loop wakes at least this often: librdkafka's own events have no bell.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -315,12 +315,13 @@ impl Member<'_> {
         }
     }
 
-    /// Starts a generation at the committed offsets, or as `offset_reset` says where there is none.
+    /// Starts a generation at the committed offsets, or as `start` says where there is none.
     fn assign(&mut self, partitions: &[Partition]) -> Result<(), Break> {
-        let starts = self.find_starts(partitions)?;
+        let Starts { starts, ends } = self.find_starts(partitions)?;
         let list = self.offsets(&starts).map_err(|source| self.reader.failed("assigning partitions of", source))?;
         self.consumer.assign(&list).map_err(|source| self.reader.failed("assigning partitions of", source))?;
         drop(list);
+        self.commit_ends(&ends)?;
         let generation = Generation(self.reader.generations.fetch_add(1, Ordering::Relaxed) + 1);
         self.generation = Some(generation);
         tracing::info!(generation = generation.0, ?starts, "partitions assigned");
@@ -328,8 +329,19 @@ impl Member<'_> {
         Ok(())
     }
 
+    /// The end is where it was first found: without this, a member that ends before its first commit would leave its
+    /// successor to find a later one, and what came in between would be skipped.
+    fn commit_ends(&self, ends: &[(Partition, Offset)]) -> Result<(), Break> {
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let list = self.offsets(ends).map_err(|source| self.reader.failed("committing the start in", source))?;
+        let committed = self.consumer.commit(&list, CommitMode::Sync);
+        committed.map_err(|source| self.reader.failed("committing the start in", source).into())
+    }
+
     /// A start that is guessed could skip records: this asks until it knows, or until it is told to stop.
-    fn find_starts(&mut self, partitions: &[Partition]) -> Result<Vec<(Partition, Offset)>, Break> {
+    fn find_starts(&mut self, partitions: &[Partition]) -> Result<Starts, Break> {
         let mut tries = 0;
         loop {
             match self.try_find_starts(partitions) {
@@ -345,7 +357,7 @@ impl Member<'_> {
         }
     }
 
-    fn try_find_starts(&self, partitions: &[Partition]) -> Result<Vec<(Partition, Offset)>, NativeError> {
+    fn try_find_starts(&self, partitions: &[Partition]) -> Result<Starts, NativeError> {
         let (topic, timeout) = (self.reader.config.topic, self.reader.config.kafka.request_timeout);
         let mut asked = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
@@ -355,17 +367,20 @@ impl Member<'_> {
             let answered = self.consumer.committed_offsets(asked, timeout)?;
             answered.elements().iter().map(|element| (element.partition(), element.offset())).collect()
         };
-        let start = |(partition, offset)| match offset {
-            rdkafka::Offset::Offset(offset) => Ok((partition, offset)),
-            _no_committed_offset => {
-                let (low, high) = self.consumer.fetch_watermarks(topic, partition, timeout)?;
-                Ok(match self.reader.config.kafka.offset_reset {
-                    OffsetReset::Earliest => (partition, low),
-                    OffsetReset::Latest => (partition, high),
-                })
-            }
-        };
-        committed.into_iter().map(start).collect()
+        let mut found = Starts::default();
+        for (partition, offset) in committed {
+            let start = match (offset, self.reader.config.start) {
+                (rdkafka::Offset::Offset(offset), _) => offset,
+                (_no_committed_offset, Start::Earliest) => self.consumer.fetch_watermarks(topic, partition, timeout)?.0,
+                (_no_committed_offset, Start::Latest) => {
+                    let end = self.consumer.fetch_watermarks(topic, partition, timeout)?.1;
+                    found.ends.push((partition, end));
+                    end
+                }
+            };
+            found.starts.push((partition, start));
+        }
+        Ok(found)
     }
 
     /// Lets the core drain and commit, then gives the partitions away.
@@ -396,6 +411,14 @@ impl Member<'_> {
     fn unassign(&self) -> Result<(), Break> {
         self.consumer.unassign().map_err(|source| self.reader.failed("giving away partitions of", source).into())
     }
+}
+
+/// Where to start in each partition of a generation.
+#[derive(Default)]
+struct Starts {
+    starts: Vec<(Partition, Offset)>,
+    /// Those of them that are the end, for want of a committed offset.
+    ends: Vec<(Partition, Offset)>,
 }
 
 enum Polled {

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     drive::{self, Flow},
     http::Part,
-    kafka::{Consumer, ConsumerConfig, Producer},
-    program::Stop,
+    kafka::{self, Consumer, ConsumerConfig, Producer},
+    program::{Life, Stop},
     stage::Stage,
     store::Store,
 };
@@ -34,10 +34,10 @@ const READER_QUEUE: usize = 64;
 const WRITER_QUEUE: usize = 1_024;
 
 /// Dead letters and commands that wait for the producer; more are refused and tried again.
-const DEAD_LETTER_QUEUE: usize = 4_096;
+pub(super) const PRODUCER_QUEUE: usize = 4_096;
 
 pub(super) struct Adapter {
-    read: mpsc::Receiver<Event>,
+    read: mpsc::Receiver<kafka::Event>,
     written: mpsc::Receiver<Event>,
     produced: mpsc::Receiver<(EffectId, ProduceOutcome)>,
     /// Which of what was produced are commands; the rest are dead letters.
@@ -47,8 +47,7 @@ pub(super) struct Adapter {
     consumer: Consumer,
     writer: Stage<Write>,
     producer: Producer,
-    stop: Stop,
-    stopping: bool,
+    life: Life,
     drain_within: Duration,
     gauges: Gauges,
     group: Part,
@@ -60,13 +59,13 @@ impl Adapter {
         let Shared { config, store, faults, gauges, group } = shared;
         let (events, read) = mpsc::channel(READER_QUEUE);
         let (answers, written) = mpsc::channel(WRITER_QUEUE);
-        let (letters, produced) = mpsc::channel(DEAD_LETTER_QUEUE);
+        let (outcomes, produced) = mpsc::channel(PRODUCER_QUEUE);
         let writer = Writer::new(store.clone(), faults.clone(), gauges.clone());
         let writer = Stage::start(writer, config.pipeline.writers, WRITER_QUEUE, config.backoff.into(), answers);
         let client_id = format!("{}-{}", config.group, std::process::id());
-        let producer = Producer::start(&config.kafka, &client_id, DEAD_LETTER_QUEUE, move |id, outcome| {
+        let producer = Producer::start(&config.kafka, &client_id, PRODUCER_QUEUE, move |id, outcome| {
             // The core is gone: nobody waits.
-            let _core_gone = letters.blocking_send((id, outcome));
+            let _core_gone = outcomes.blocking_send((id, outcome));
         })?;
         let (fault, restarts) = (faults.clone(), gauges.restarts("reader"));
         let consumer = ConsumerConfig {
@@ -74,12 +73,13 @@ impl Adapter {
             group: config.group.clone(),
             client_id,
             topic: kafka_topic::EVENTS,
+            start: config.start,
             drain_within: config.drain_within,
             backoff: config.backoff,
             fault: Box::new(move || fault.reader_fails()),
             restarted: Box::new(move |_reason| restarts.increment()),
         };
-        gauges.queue_caps(READER_QUEUE, WRITER_QUEUE, DEAD_LETTER_QUEUE);
+        gauges.queue_caps(READER_QUEUE, WRITER_QUEUE, PRODUCER_QUEUE);
         Ok(Adapter {
             read,
             written,
@@ -89,8 +89,7 @@ impl Adapter {
             consumer: Consumer::start(consumer, events)?,
             writer,
             producer,
-            stop,
-            stopping: false,
+            life: Life::new(stop),
             drain_within: config.drain_within,
             gauges: gauges.clone(),
             group: group.clone(),
@@ -178,11 +177,8 @@ impl drive::Adapter for Adapter {
         let event = tokio::select! {
             Some(event) = self.written.recv() => event,
             Some((id, outcome)) = self.produced.recv() => self.answered(id, outcome),
-            Some(event) = self.read.recv() => event,
-            () = self.stop.wait(), if !self.stopping => {
-                self.stopping = true;
-                Event::Stop { within: self.drain_within }
-            }
+            Some(event) = self.read.recv() => event.into(),
+            () = self.life.stops() => Event::Stop { within: self.drain_within },
         };
         self.note(&event);
         event

@@ -4,10 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::adapter::PRODUCER_QUEUE;
 use crate::config::{
-    Backoff, Checked, ConfigError, Fault, Http, Kafka, Secret,
+    Backoff, Checked, ConfigError, Fault, Http, Kafka, Secret, Start,
     common::{check_positive, check_within},
-    unit::duration,
+    unit::{duration, optional_duration},
 };
 use crate::store::{StoreUrl, StoreUrlError};
 
@@ -15,9 +16,12 @@ use crate::store::{StoreUrl, StoreUrlError};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Consumer group.
+    /// Consumer group. One of another name reads the whole feed by itself and needs its own store.
     #[serde(default = "default_group")]
     pub group: String,
+    /// Where the group starts in a partition in which it has committed nothing.
+    #[serde(default)]
+    pub start: Start,
     /// Longest wait at start for Kafka, its topics and the store.
     #[serde(with = "duration", default = "thirty_seconds")]
     pub start_within: Duration,
@@ -34,6 +38,9 @@ pub struct Config {
     /// Batches, commits and credit.
     #[serde(default)]
     pub pipeline: Pipeline,
+    /// What goes down to the RAEs.
+    #[serde(default)]
+    pub feedback: Feedback,
     /// Background clean-up.
     #[serde(default)]
     pub clean: Clean,
@@ -92,6 +99,83 @@ impl Default for Pipeline {
             partition_credit: 1_000,
             tracked_sessions: 50_000,
             writers: 4,
+        }
+    }
+}
+
+/// What the registry sends down: notices to sessions that lost, and requests for snapshots;
+/// [`dmp_core::registry::Feedback`].
+///
+/// Exactly one group of a deployment may speak. So whether it does has to be said (`enabled`) wherever it is not plain:
+/// by a group that has not the default name, and by one that starts at the latest offset. A second consumer or a rebuild
+/// that was forgotten to be silenced does not start, rather than replay history into notices.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Feedback {
+    /// Whether anything is sent; absent: yes for the default group that starts at the earliest offset, refused for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Whether a gap in a session's seqs makes the registry ask for a snapshot.
+    pub repair: bool,
+    /// How long a gap may wait for its missing records before a snapshot is asked for.
+    #[serde(with = "duration")]
+    pub gap_wait: Duration,
+    /// Most requests for snapshots per second, and at once.
+    pub requests_per_s: u32,
+    /// How long a command may be executed; absent: a snapshot period, but 5 s to 60 s.
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub expires_after: Option<Duration>,
+    /// Most commands handed to Kafka and not yet stored.
+    pub under_way: usize,
+    /// Most notices, and most requests, that wait for their turn.
+    pub waiting: usize,
+    /// Most sessions that are remembered as told, asked or lost.
+    pub sessions: usize,
+}
+
+impl Default for Feedback {
+    fn default() -> Feedback {
+        let core = dmp_core::registry::Feedback::with_period(five_minutes());
+        Feedback {
+            enabled: None,
+            repair: core.repair,
+            gap_wait: core.gap_wait,
+            requests_per_s: core.requests_per_s,
+            expires_after: None,
+            under_way: core.under_way,
+            waiting: core.waiting,
+            sessions: core.sessions,
+        }
+    }
+}
+
+impl Feedback {
+    fn core(&self, snapshot_period: Duration) -> dmp_core::registry::Feedback {
+        let Feedback { enabled: _, repair, gap_wait, requests_per_s, expires_after, under_way, waiting, sessions } =
+            *self;
+        let defaults = dmp_core::registry::Feedback::with_period(snapshot_period);
+        let expires_after = expires_after.unwrap_or(defaults.expires_after);
+        dmp_core::registry::Feedback {
+            snapshot_period,
+            repair,
+            gap_wait,
+            requests_per_s,
+            expires_after,
+            under_way,
+            waiting,
+            sessions,
+        }
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        check_positive("feedback.gap_wait", self.gap_wait)?;
+        check_within("feedback.requests_per_s", self.requests_per_s as usize, 1, 100_000)?;
+        check_within("feedback.under_way", self.under_way, 1, PRODUCER_QUEUE / 2)?;
+        check_within("feedback.waiting", self.waiting, 1, 1_000_000)?;
+        check_within("feedback.sessions", self.sessions, 1, 10_000_000)?;
+        match self.expires_after {
+            Some(expires_after) => check_positive("feedback.expires_after", expires_after),
+            None => Ok(()),
         }
     }
 }
@@ -159,16 +243,28 @@ impl Config {
     pub fn reading(kafka: Kafka) -> Config {
         Config {
             group: default_group(),
+            start: Start::default(),
             start_within: thirty_seconds(),
             drain_within: ten_seconds(),
             snapshot_period: five_minutes(),
             kafka,
             store: Store::default(),
             pipeline: Pipeline::default(),
+            feedback: Feedback::default(),
             clean: Clean::default(),
             backoff: Backoff::default(),
             http: Http::default(),
         }
+    }
+
+    /// Whether this registry sends commands.
+    #[must_use]
+    pub fn speaks(&self) -> bool {
+        self.feedback.enabled.unwrap_or_else(|| self.is_plainly_primary())
+    }
+
+    fn is_plainly_primary(&self) -> bool {
+        self.group == default_group() && self.start == Start::Earliest
     }
 
     /// The settings of the core.
@@ -186,7 +282,7 @@ impl Config {
             backoff: self.backoff.into(),
             tracked_sessions,
             drain_within: self.drain_within,
-            feedback: None,
+            feedback: self.speaks().then(|| self.feedback.core(self.snapshot_period)),
         }
     }
 }
@@ -210,6 +306,15 @@ impl Checked for Config {
         self.kafka.check()?;
         self.backoff.check()?;
         self.pipeline.check()?;
+        self.feedback.check()?;
+        if self.feedback.enabled.is_none() && !self.is_plainly_primary() {
+            let reason = format!(
+                "must be said for a group other than {:?} and for start = \"latest\": false for a second consumer or a \
+                 rebuild, true for the one group that speaks to the RAEs",
+                default_group()
+            );
+            return Err(Fault::at("feedback.enabled", reason));
+        }
         self.store.check()?;
         check_positive("clean.every", self.clean.every)?;
         if self.clean.retire_after < 4 * self.snapshot_period {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dmp_core::{
-    registry::{Class, Dropped, GapEnd, Order, Partition, PartitionGauges, WriteOutcome},
+    registry::{Class, Dropped, FeedbackGauges, GapEnd, Order, Partition, PartitionGauges, WriteOutcome},
     time::Wall,
 };
 
@@ -41,6 +41,9 @@ pub(super) struct Gauges {
     pub(super) cleaned: Counter,
     pub(super) retired: Counter,
     draining: Gauge,
+    feedback: [Gauge; 4],
+    feedback_caps: [Gauge; 4],
+    speaks: Gauge,
     queues: [Gauge; 3],
     partitions: Arc<Mutex<BTreeMap<Partition, PartitionSeries>>>,
 }
@@ -54,6 +57,9 @@ struct PartitionSeries {
     buffered_bytes_cap: Gauge,
     writing: Gauge,
     quarantining: Gauge,
+    sessions: Gauge,
+    sessions_cap: Gauge,
+    gaps: Gauge,
     paused: Gauge,
     next: Gauge,
     durable: Gauge,
@@ -69,7 +75,10 @@ const CLASSES: [(Class, &str); 4] = [
 ];
 
 /// Names of the queues in the order of `Gauges::queues`.
-const QUEUES: [&str; 3] = ["reader", "writer", "dead_letter"];
+const QUEUES: [&str; 3] = ["reader", "writer", "producer"];
+
+/// Bounded parts of what goes down, in the order of `Gauges::feedback`.
+const FEEDBACK: [&str; 4] = ["notices", "requests", "under_way", "sessions"];
 
 impl Gauges {
     pub(super) fn new(metrics: Metrics) -> Gauges {
@@ -104,6 +113,14 @@ impl Gauges {
             cleaned: counter("dmp_registry_cleaned_total", "Attributes deleted because they can never be visible."),
             retired: counter("dmp_registry_retired_total", "Devices deleted because they were stale for too long."),
             draining: metrics.gauge("dmp_registry_draining", "1 while partitions are being drained.", &[]),
+            feedback: FEEDBACK.map(|part| {
+                let help = "What goes down: waiting notices and requests, commands under way, sessions remembered.";
+                metrics.gauge("dmp_registry_feedback", help, &[("part", part)])
+            }),
+            feedback_caps: FEEDBACK.map(|part| {
+                metrics.gauge("dmp_registry_feedback_cap", "Bound of dmp_registry_feedback.", &[("part", part)])
+            }),
+            speaks: metrics.gauge("dmp_registry_feedback_enabled", "1 if this registry sends commands.", &[]),
             queues: QUEUES.map(|queue| metrics.gauge("dmp_registry_queue", "Depth of a queue.", &[("queue", queue)])),
             partitions: Arc::default(),
             metrics,
@@ -174,20 +191,29 @@ impl Gauges {
         self.write.record(took);
     }
 
-    pub(super) fn queue_caps(&self, reader: usize, writer: usize, dead_letter: usize) {
-        for (queue, cap) in QUEUES.into_iter().zip([reader, writer, dead_letter]) {
+    pub(super) fn queue_caps(&self, reader: usize, writer: usize, producer: usize) {
+        for (queue, cap) in QUEUES.into_iter().zip([reader, writer, producer]) {
             self.metrics.gauge("dmp_registry_queue_cap", "Bound of a queue.", &[("queue", queue)]).set_count(cap);
         }
     }
 
-    pub(super) fn queues(&self, reader: usize, writer: usize, dead_letter: usize) {
-        for (gauge, depth) in self.queues.iter().zip([reader, writer, dead_letter]) {
+    pub(super) fn queues(&self, reader: usize, writer: usize, producer: usize) {
+        for (gauge, depth) in self.queues.iter().zip([reader, writer, producer]) {
             gauge.set_count(depth);
         }
     }
 
     pub(super) fn show(&self, core: &dmp_core::registry::Gauges) {
         self.draining.set(core.draining.into());
+        self.speaks.set(core.feedback.is_some().into());
+        if let Some(feedback) = core.feedback {
+            let FeedbackGauges { notices, requests, waiting_cap, under_way, under_way_cap, sessions, sessions_cap } =
+                feedback;
+            let depths = [notices, requests, under_way, sessions];
+            let caps = [waiting_cap, waiting_cap, under_way_cap, sessions_cap];
+            self.feedback.iter().zip(depths).for_each(|(gauge, depth)| gauge.set_count(depth));
+            self.feedback_caps.iter().zip(caps).for_each(|(gauge, cap)| gauge.set_count(cap));
+        }
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         for shown in &core.partitions {
             let series = partitions
@@ -204,7 +230,7 @@ impl Gauges {
         for gauge in [&series.assigned, &series.buffered, &series.buffered_bytes, &series.writing] {
             gauge.set(0);
         }
-        for gauge in [&series.quarantining, &series.paused] {
+        for gauge in [&series.quarantining, &series.paused, &series.sessions, &series.gaps] {
             gauge.set(0);
         }
     }
@@ -225,6 +251,9 @@ impl PartitionSeries {
             buffered_bytes_cap: gauge("dmp_registry_buffered_bytes_cap", "Bound of dmp_registry_buffered_bytes."),
             writing: gauge("dmp_registry_writing", "Records in the write under way."),
             quarantining: gauge("dmp_registry_quarantining", "Dead letters not yet stored."),
+            sessions: gauge("dmp_registry_sessions", "Sessions whose last seq is remembered."),
+            sessions_cap: gauge("dmp_registry_sessions_cap", "Bound of dmp_registry_sessions."),
+            gaps: gauge("dmp_registry_gaps_open", "Sessions with a gap among them."),
             paused: gauge("dmp_registry_paused", "1 while the partition is paused."),
             next: gauge("dmp_registry_offset_next", "The next offset to be read."),
             durable: gauge("dmp_registry_offset_durable", "Everything below is durable or quarantined."),
@@ -240,6 +269,9 @@ impl PartitionSeries {
         self.buffered_bytes_cap.set_count(shown.buffered_bytes_cap);
         self.writing.set_count(shown.writing);
         self.quarantining.set_count(shown.quarantining);
+        self.sessions.set_count(shown.sessions);
+        self.sessions_cap.set_count(shown.sessions_cap);
+        self.gaps.set_count(shown.gaps);
         self.paused.set(shown.paused.into());
         self.next.set(shown.next);
         self.durable.set(shown.durable);
