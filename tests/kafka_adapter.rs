@@ -14,13 +14,13 @@ use std::{
 use dmp_core::{
     bridge::{OutgoingRecord, ProduceOutcome},
     core::EffectId,
-    registry::{CommitOutcome, Event, Generation, Offset, Partition, Record},
+    consume::{CommitOutcome, Generation, Offset, Partition, Record},
     time::Wall,
 };
 use dmp_service::{
-    config::{Backoff, Kafka},
+    config::{Backoff, Kafka, Start},
     kafka::{
-        Consumer, ConsumerConfig, Producer,
+        Consumer, ConsumerConfig, Event, Producer,
         inspect::{Inspector, Tail},
     },
 };
@@ -137,6 +137,7 @@ impl Member {
             group: GROUP.to_owned(),
             client_id: client_id.to_owned(),
             topic: TOPIC,
+            start: Start::Earliest,
             drain_within: PATIENCE,
             backoff: Backoff { first: Duration::from_millis(10), most: Duration::from_millis(100) },
             fault: Box::new(before_each_poll),

@@ -46,11 +46,17 @@ fn the_examples_are_right_as_they_are_and_with_every_default_spelt_out() {
         assert_eq!(bridge.shards.served(), [0, 1, 2, 3]);
         assert_eq!(bridge.shards.client_id(2), "dmp-bridge-2of4");
         assert_eq!(bridge.kafka.message_timeout, Duration::from_secs(300));
+        assert_eq!((bridge.downlink().window, bridge.downlink_client_id().as_str()), (100, "dmp-bridge-down-bridge-1"));
     }
     for text in [example("registry.toml"), uncommented("registry.toml")] {
         let registry: registry::Config = read(&text, &[]).expect("the example is right");
         assert_eq!(registry.clean.retire_after, Duration::from_secs(30 * 86_400));
         assert_eq!(registry.core().batch_rows, 200);
+        assert_eq!(
+            registry.core().feedback,
+            Some(dmp_core::registry::Feedback::with_period(Duration::from_secs(300))),
+            "the defaults"
+        );
     }
     for text in [example("agent.toml"), uncommented("agent.toml")] {
         let agent: agent::Config = read(&text, &[]).expect("the example is right");
@@ -114,7 +120,11 @@ fn every_wrong_bridge_configuration_is_an_error_at_its_line_and_key() {
         (&*with("linger = 5\n"), 5, "kafka.linger", "invalid type", "a number for a duration"),
         (&*with("producer_buffer = \"64MB\"\n"), 5, "kafka.producer_buffer", "64KiB", "a size of no unit of ours"),
         (&*with("producer_buffer = \"1KiB\"\n"), 5, "kafka.producer_buffer", "1MiB", "a size too small"),
-        (&*with("offset_reset = \"newest\"\n"), 5, "kafka.offset_reset", "latest", "a word that is none of ours"),
+        (&*with("[commands]\nwindow = 0\n"), 6, "commands.window", "not within", "a way down of nothing"),
+        (&*with("[commands]\ngroup = \"\"\n"), 6, "commands.group", "empty", "a group without a name"),
+        (&*with("[commands]\ncommit_records = 0\n"), 6, "commands.commit_records", "above zero", "no commit"),
+        (&*with("[commands]\nwindwo = 1\n"), 6, "commands.windwo", "unknown field", "a misspelt key"),
+        (&*format!("drain_within = \"301s\"\n{BRIDGE}"), 1, "drain_within", "max_poll_interval", "a drain too long"),
         (&*with("session_timeout = \"400s\"\n"), 3, "kafka.max_poll_interval", "session_timeout", "two that disagree"),
         (&*with("[backoff]\nfirst = \"2s\"\nmost = \"1s\"\n"), 7, "backoff.most", "backoff.first", "a cap below"),
         (&*with("[backoff]\nfirst = \"0s\"\nmost = \"1s\"\n"), 6, "backoff.first", "above zero", "no first wait"),
@@ -140,6 +150,10 @@ fn wrong_registry_and_agent_configurations_are_errors_at_their_keys() {
         ("commit_records = 1000", "commit_records = 0", "pipeline.commit_records"),
         ("\"30d\"", "\"60s\"", "clean.retire_after"),
         ("writers = 4", "writers = 0", "pipeline.writers"),
+        ("start = \"earliest\"", "start = \"newest\"", "start"),
+        ("gap_wait = \"2s\"", "gap_wait = \"0s\"", "feedback.gap_wait"),
+        ("requests_per_s = 100", "requests_per_s = 0", "feedback.requests_per_s"),
+        ("under_way = 100", "under_way = 4096", "feedback.under_way"),
     ] {
         let error = read::<registry::Config>(&registry.replace(from, to), &[]).expect_err(key).to_string();
         let line = 1 + registry.lines().position(|line| line.contains(from)).expect("the example has it");
@@ -150,11 +164,31 @@ fn wrong_registry_and_agent_configurations_are_errors_at_their_keys() {
         ("\"RAE-0000042\"\nrecords", "\"RAE 42\"\nrecords", "rae"),
         ("127.0.0.1:8080", "0.0.0.0:8080", "devices.listen"),
         ("window = 20", "window = 0", "limits.window"),
+        ("answer_within = \"10s\"", "answer_within = \"0s\"", "devices.answer_within"),
         ("outbox = 1000", "outbox = 10", "limits.outbox"),
         ("permille = 200", "permille = 501", "intervals.snapshot_jitter_permille"),
     ] {
         let error = read::<agent::Config>(&agent.replace(from, to), &[]).expect_err(key).to_string();
         assert!(error.contains(&format!(": key `{key}`")), "{error}");
+    }
+}
+
+#[test]
+fn whether_a_registry_speaks_to_the_raes_has_to_be_said_where_it_is_not_plainly_the_primary_one() {
+    let example = example("registry.toml").replace("enabled = true\n", "# enabled\n");
+    let with = |change: (&str, &str), more: &str| {
+        assert!(example.contains(change.0), "the example has {}", change.0);
+        let text = example.replace(change.0, change.1).replace("[feedback]\n", &format!("[feedback]\n{more}\n"));
+        read::<registry::Config>(&text, &[])
+    };
+    let plain = with(("[store]", "[store]"), "").expect("the default group");
+    assert!(plain.speaks() && plain.core().feedback.is_some());
+    for change in [("\"dmp-registry\"", "\"late\""), ("\"earliest\"", "\"latest\"")] {
+        let error = with(change, "").expect_err("it does not say").to_string();
+        assert!(error.contains("key `feedback.enabled`: must be said for a group other than"), "{error}");
+        let silent = with(change, "enabled = false").expect("it says so");
+        assert!(!silent.speaks() && silent.core().feedback.is_none());
+        assert!(with(change, "enabled = true").expect("it says so").speaks());
     }
 }
 

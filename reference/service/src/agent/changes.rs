@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -159,13 +158,11 @@ impl Work for Setter {
     type Job = Set;
     type Answer = Event;
 
-    fn work(&self, Set { id, hardware, set, unset }: Set) -> impl Future<Output = Event> + Send {
-        async move {
-            let began = Instant::now();
-            let outcome = self.board.ask(&hardware, set, unset).await;
-            self.gauges.set_ended(&outcome, began.elapsed());
-            Event::SetDone(id, outcome)
-        }
+    async fn work(&self, Set { id, hardware, set, unset }: Set) -> Event {
+        let began = Instant::now();
+        let outcome = self.board.ask(&hardware, set, unset).await;
+        self.gauges.set_ended(&outcome, began.elapsed());
+        Event::SetDone(id, outcome)
     }
 
     fn broken(&self, Set { id, .. }: Set, _reason: String) -> Event {
@@ -205,12 +202,12 @@ mod tests {
         assert_eq!((outcome, board.waiting()), (SetOutcome::Done, 0));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_was_never_fetched_is_refused_and_what_was_fetched_and_not_answered_is_unknown() {
-        let (board, (hardware, set, unset)) = (Board::new(Duration::from_secs(1)), wish());
+        let (board, (hardware, set, unset)) = (Board::new(Duration::from_millis(500)), wish());
         let outcome = board.ask(&hardware, set.clone(), unset.clone()).await;
-        assert_eq!(outcome, SetOutcome::Refused("the device did not ask for changes within 1000 ms".to_owned()));
-        assert_eq!(board.fetch("SN-1", Duration::from_secs(1)).await, None, "it is withdrawn");
+        assert_eq!(outcome, SetOutcome::Refused("the device did not ask for changes within 500 ms".to_owned()));
+        assert_eq!(board.fetch("SN-1", Duration::ZERO).await, None, "it is withdrawn");
         let (outcome, fetched) = tokio::join!(board.ask(&hardware, set, unset), board.fetch("SN-1", LONG));
         let change = fetched.expect("one is posted");
         assert_eq!((outcome, board.waiting()), (SetOutcome::Unknown, 0));

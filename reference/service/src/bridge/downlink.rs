@@ -126,7 +126,7 @@ impl Adapter {
     }
 
     /// What the reader says, as the core's event.
-    fn from_kafka(&mut self, event: kafka::Event) -> Event {
+    fn note(&mut self, event: kafka::Event) -> Event {
         match &event {
             kafka::Event::Assigned(_, starts) => {
                 tracing::info!(partitions = starts.len(), "joined the group of the commands");
@@ -224,7 +224,7 @@ impl drive::Adapter for Adapter {
         loop {
             tokio::select! {
                 Some((id, outcome)) = self.produced.recv() => return answered(id, outcome),
-                Some(event) = self.read.recv() => return self.from_kafka(event),
+                Some(event) = self.read.recv() => return self.note(event),
                 (connection, incoming) = self.link.next() => {
                     if let Some(event) = event_of(connection, &incoming) {
                         return event;

@@ -45,7 +45,9 @@ impl Bench {
     pub(crate) fn with_store_in(directory: &Path) -> Bench {
         let cluster = MockCluster::new(1).expect("a mock cluster starts");
         cluster.create_topic(kafka_topic::EVENTS, 3, 1).expect("the mock cluster takes a topic");
-        cluster.create_topic(kafka_topic::DEAD_LETTER, 1, 1).expect("the mock cluster takes a topic");
+        for topic in [kafka_topic::COMMANDS, kafka_topic::DEAD_LETTER] {
+            cluster.create_topic(topic, 1, 1).expect("the mock cluster takes a topic");
+        }
         let url = format!("sqlite:{}", directory.join("store.db").display()).parse().expect("a store URL");
         let mut config = Config::reading(Kafka::at(cluster.bootstrap_servers()));
         config.snapshot_period = Duration::from_secs(60);
