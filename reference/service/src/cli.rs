@@ -1,11 +1,11 @@
 //! What the three binaries share: arguments, logs, the runtime and the exit code.
 //!
 //! Standard output carries one line, the endpoints; logs go to standard error. Exit codes: 0 ended as told, 1 could not
-//! start or go on, 2 wrong usage or configuration.
+//! start or go on, 2 wrong usage or configuration. The registry can also send a command by hand ([`command`]).
 
 use std::{future::Future, io::Write, path::PathBuf, pin::Pin, process::ExitCode};
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 use tracing_subscriber::EnvFilter;
 
@@ -14,11 +14,37 @@ use crate::{
     program::{chain, signals},
 };
 
-/// Arguments of a program.
+mod command;
+
+/// Arguments of a program that only serves.
 #[derive(Debug, Parser)]
+struct Serving {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+/// Arguments of the registry.
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Registry {
+    #[command(flatten)]
+    arguments: Arguments,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+/// What the registry can do instead of serving.
+#[derive(Debug, Subcommand)]
+enum Instead {
+    Command(command::Arguments),
+}
+
+/// Arguments of a program.
+#[derive(Debug, Args)]
 struct Arguments {
     /// Configuration file (TOML); environment variables come before it, see the example.
-    config: PathBuf,
+    #[arg(required = true)]
+    config: Option<PathBuf>,
     /// Only say whether the configuration is right.
     #[arg(long)]
     check: bool,
@@ -39,18 +65,42 @@ enum LogFormat {
 /// Told when the process has to end.
 pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Runs the registry, or sends a command by hand: the whole of its `main`.
+pub fn registry_main<C, F>(name: &str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+where
+    C: DeserializeOwned + Checked,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let Registry { arguments, instead } = Registry::parse();
+    match instead {
+        Some(Instead::Command(wanted)) => command::main(name, &wanted),
+        None => run(name, &arguments, program),
+    }
+}
+
 /// Runs a program: the whole of a binary's `main`.
 pub fn main<C, F>(name: &str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
 where
     C: DeserializeOwned + Checked,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let arguments = Arguments::parse();
-    if let Err(reason) = log_to_stderr(&arguments) {
+    run(name, &Serving::parse().arguments, program)
+}
+
+fn run<C, F>(name: &str, arguments: &Arguments, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+where
+    C: DeserializeOwned + Checked,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    if let Err(reason) = log_to_stderr(arguments) {
         complain(name, &reason);
         return ExitCode::from(2);
     }
-    let config: C = match config::load(&arguments.config) {
+    let Some(file) = &arguments.config else {
+        complain(name, "no configuration is named");
+        return ExitCode::from(2);
+    };
+    let config: C = match config::load(file) {
         Ok(config) => config,
         Err(error) => {
             complain(name, &chain(&error));
@@ -58,10 +108,10 @@ where
         }
     };
     if arguments.check {
-        println!("{name}: {} is right", arguments.config.display());
+        println!("{name}: {} is right", file.display());
         return ExitCode::SUCCESS;
     }
-    match serve(config, program) {
+    match on_runtime(async { program(config, Box::pin(signals()?)).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(name, &chain(error.as_ref()));
@@ -70,12 +120,9 @@ where
     }
 }
 
-fn serve<C, F>(config: C, program: impl FnOnce(C, Shutdown) -> F) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<()>>,
-{
+fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(async { program(config, Box::pin(signals()?)).await });
+    let ended = runtime.block_on(work);
     // What still blocks, for example a client that waits for a broker that is gone, is not waited for.
     runtime.shutdown_background();
     ended

@@ -6,10 +6,12 @@
 //! - [`drive`]: the one loop around a core; [`stage`]: supervised workers
 //! - [`config`]: TOML file and environment into validated types
 //! - [`agent`], [`bridge`], [`registry`]: the programs, as libraries; [`program`]: what they are to their caller
+//! - [`command`]: one command from outside, and its reply
 
 pub mod agent;
 pub mod bridge;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod drive;
 pub mod http;

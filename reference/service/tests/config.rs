@@ -175,10 +175,10 @@ fn wrong_registry_and_agent_configurations_are_errors_at_their_keys() {
 
 #[test]
 fn whether_a_registry_speaks_to_the_raes_has_to_be_said_where_it_is_not_plainly_the_primary_one() {
-    let example = example("registry.toml").replace("enabled = true\n", "# enabled\n");
+    let example = example("registry.toml").replace("enabled = true", "# enabled");
     let with = |change: (&str, &str), more: &str| {
         assert!(example.contains(change.0), "the example has {}", change.0);
-        let text = example.replace(change.0, change.1).replace("[feedback]\n", &format!("[feedback]\n{more}\n"));
+        let text = example.replace(change.0, change.1).replace("[feedback]", &format!("[feedback]\n{more}\n"));
         read::<registry::Config>(&text, &[])
     };
     let plain = with(("[store]", "[store]"), "").expect("the default group");
