@@ -13,8 +13,8 @@ use std::{
 
 use dmp_core::{
     bridge::{OutgoingRecord, ProduceOutcome},
-    core::EffectId,
     consume::{CommitOutcome, Generation, Offset, Partition, Record},
+    core::EffectId,
     time::Wall,
 };
 use dmp_service::{
