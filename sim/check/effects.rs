@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dmp_core::event::{Body, CONNECTION, Event, Value};
 
-use super::model::Models;
+use super::model::{CLOCK_SLACK, Models};
 use crate::{
     fleet::plan::hits,
     history::{Appended, Copy, Entry, PayloadHash, Process, StoreLimit, What},
@@ -139,7 +139,8 @@ impl Effects {
 
     /// Takes an entry for each fault whose first sign it is.
     fn look(&mut self, models: &Models, entry: &Entry) {
-        let Some(planned) = models.clock.in_plan(entry.at) else { return };
+        // The entry that begins the load is made a moment after the load has begun, by which all faults are timed.
+        let Some(planned) = models.clock.in_plan(entry.at + CLOCK_SLACK) else { return };
         for (index, fault) in models.scenario.faults.iter().enumerate().filter(|(_, fault)| fault.at <= planned) {
             if self.acted.contains_key(&index) {
                 continue;

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Times that differ by less are not told apart: a device acts, and its clock is read, a moment later than planned.
-const CLOCK_SLACK: Duration = Duration::from_millis(250);
+pub(super) const CLOCK_SLACK: Duration = Duration::from_millis(250);
 
 /// Everything that the checks look at.
 #[derive(Debug)]

@@ -867,6 +867,15 @@ fn the_sign_of_another_fault_or_of_another_time_is_none() {
 }
 
 #[test]
+fn a_fault_that_acts_at_the_moment_of_its_plan_is_seen_although_the_phase_was_entered_after_it_began() {
+    let mut story = with_fault("gone = { share = 1.0 }");
+    let at = story.scenario.faults[0].at + story.begin_of_load() - Duration::from_millis(1);
+    story.entries.push(Entry { at, what: What::Offline(RaeIndex(1)) });
+    story.second();
+    assert_eq!(story.result(CheckId::Generator).outcome, Outcome::Pass);
+}
+
+#[test]
 fn a_stage_fails_as_often_as_it_is_told_to_over_all_lives_of_its_process() {
     for (restarts, words) in [(4, ""), (3, "acted 2 of 3 times"), (1, "fault did nothing: `stage_failure")] {
         let second = "[[fault]]\nat = \"steady + 2s\"\nstage_failure = { times = 3 }";

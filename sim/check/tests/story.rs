@@ -122,6 +122,10 @@ impl Story {
         story
     }
 
+    pub(super) fn begin_of_load(&self) -> Duration {
+        self.load
+    }
+
     /// A whole run in which everything goes well.
     pub(super) fn healthy() -> Story {
         let mut story = Story::begun();
