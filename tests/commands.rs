@@ -2,11 +2,7 @@
 
 mod common;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use common::Up;
 use dmp_core::{
@@ -75,14 +71,17 @@ impl Bench {
     /// its epoch.
     async fn shown(&self, device: Device, right: impl Fn(Session, Option<&str>) -> bool) -> (Session, u64) {
         let file = self.up.value("store").strip_prefix("sqlite:").expect("the embedded store is a file").to_owned();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match look(&file, device) {
-                Ok((session, epoch, rate)) if right(session, rate.as_deref()) => return (session, epoch),
-                seen => assert!(Instant::now() < deadline, "the store shows {device} as {seen:?}"),
+        let looking = async {
+            loop {
+                match look(&file, device) {
+                    Ok((session, epoch, rate)) if right(session, rate.as_deref()) => return (session, epoch),
+                    _not_yet => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        };
+        timeout(PATIENCE, looking)
+            .await
+            .unwrap_or_else(|_| panic!("the store shows {device} as {:?}", look(&file, device)))
     }
 }
 
