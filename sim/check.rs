@@ -13,18 +13,24 @@ mod acknowledged;
 mod attributes;
 mod bound;
 mod bounds;
+mod commands;
 mod commit_safety;
 mod commits;
 mod conservation;
 mod convergence;
 mod effects;
+mod feedback;
 mod floors;
 mod generator;
 mod lag;
+mod lease;
 mod model;
 mod order;
+mod presence;
 mod progress;
 mod provenance;
+mod repair_ratio;
+mod round_trip;
 mod staleness;
 mod start_position;
 mod tally;
@@ -99,6 +105,12 @@ enum Check {
     Lag(lag::Lag),
     Progress(progress::Progress),
     Conservation(conservation::Conservation),
+    Commands(commands::Commands),
+    RoundTrip(round_trip::RoundTrip),
+    FeedbackBounds(feedback::FeedbackBounds),
+    Lease(lease::Lease),
+    Presence(presence::Presence),
+    RepairRatio(repair_ratio::RepairRatio),
     Generator(generator::Generator),
 }
 
@@ -170,6 +182,12 @@ impl Check {
             CheckId::C11 => Check::Lag(lag::Lag::new()),
             CheckId::C12 => Check::Progress(progress::Progress::new()),
             CheckId::C15 => Check::Conservation(conservation::Conservation::new()),
+            CheckId::C16 => Check::Commands(commands::Commands::new()),
+            CheckId::C17 => Check::RoundTrip(round_trip::RoundTrip::new()),
+            CheckId::C18 => Check::FeedbackBounds(feedback::FeedbackBounds::new()),
+            CheckId::C19 => Check::Lease(lease::Lease::new()),
+            CheckId::C20 => Check::Presence(presence::Presence::new()),
+            CheckId::C21 => Check::RepairRatio(repair_ratio::RepairRatio::new()),
             CheckId::Generator => Check::Generator(generator::Generator::new()),
         }
     }
@@ -187,9 +205,17 @@ impl Check {
             Check::Convergence(check) => check.observe(models, entry, step),
             Check::Lag(check) => check.observe(models, entry),
             Check::Progress(check) => check.observe(models, entry),
+            Check::FeedbackBounds(check) => check.observe(models, entry),
+            Check::Lease(check) => check.observe(models, entry),
+            Check::Presence(check) => check.observe(models, entry),
             Check::Generator(check) => check.observe(models, entry),
             // These are judged from the models and the figures alone.
-            Check::Acknowledged(_) | Check::Staleness(_) | Check::Conservation(_) => {}
+            Check::Acknowledged(_)
+            | Check::Staleness(_)
+            | Check::Conservation(_)
+            | Check::Commands(_)
+            | Check::RoundTrip(_)
+            | Check::RepairRatio(_) => {}
         }
     }
 
@@ -217,6 +243,12 @@ impl Check {
             Check::Lag(check) => check.finish(models, figures),
             Check::Progress(check) => check.finish(models),
             Check::Conservation(check) => check.finish(models, fates, sound),
+            Check::Commands(check) => check.finish(models),
+            Check::RoundTrip(check) => check.finish(models, figures),
+            Check::FeedbackBounds(check) => check.finish(models),
+            Check::Lease(check) => check.finish(models),
+            Check::Presence(check) => check.finish(),
+            Check::RepairRatio(check) => check.finish(models, figures),
             Check::Generator(check) => check.finish(models, fates),
         }
     }

@@ -5,5 +5,5 @@ mod tampering;
 mod timeline;
 
 pub use poison::{PoisonMessage, poison};
-pub use tampering::{Handling, HeldTail, Tampering};
+pub use tampering::{CommandHandling, Handling, HeldTail, Tampering};
 pub use timeline::{Edge, Timeline};

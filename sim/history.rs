@@ -5,10 +5,15 @@
 //! entered before any read of the store that could reflect it, and a [`What::Read`] comes after every append below the
 //! offsets that it names.
 
+mod down;
+
+pub use down::{Down, Issued, LoggedCommand, Tampered};
+
 use std::{sync::Arc, time::Duration};
 
 use dmp_core::{
-    event::{AttributeName, Event, Value},
+    agent::SnapshotCause,
+    event::{AttributeName, Event, Presence, Value},
     id::{Device, Rae, Version},
 };
 
@@ -50,6 +55,8 @@ pub enum What {
 
     /// An agent numbered and saved an event.
     Recorded(Publish),
+    /// Why the snapshot that is recorded next was made.
+    Cause(Publish, SnapshotCause),
     /// The fleet put an event on the wire; its payload's identity ties it to what is seen between broker and bridge.
     Sent(Publish, Copy, PayloadHash),
     /// A fault swallowed an event: it was saved, and never sent.
@@ -143,6 +150,20 @@ pub enum What {
         /// The RAE shown.
         rae: Rae,
     },
+    /// A device is marked as stale, or no longer, other than at the last read; new devices count as not marked before.
+    Stale {
+        /// The device.
+        device: Device,
+        /// Whether it is marked.
+        stale: bool,
+    },
+    /// The presence of a RAE is new or other than at the last read.
+    Presence {
+        /// The RAE.
+        rae: Rae,
+        /// What is shown.
+        presence: Presence,
+    },
     /// A device that was shown at the last read is gone.
     DeviceGone(Device),
     /// A whole read of the store has ended: the [`What::Row`], [`What::RowGone`], [`What::Floor`] and
@@ -169,6 +190,9 @@ pub enum What {
         /// The offset of the next record.
         offset: i64,
     },
+
+    /// A step of a command, on the way down or back.
+    Down(Down),
 
     /// A process of the pipeline started.
     ProcessStarted(Process),

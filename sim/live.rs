@@ -5,11 +5,13 @@
 mod child;
 mod clock;
 mod copies;
+mod directory;
 mod disk;
 pub mod embedded;
 mod faults;
 mod faulty_store;
 mod fleet;
+mod issuer;
 mod journal;
 mod judge;
 mod limits;

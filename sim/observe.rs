@@ -1,7 +1,9 @@
 //! Figures of a run, folded from its history: percentiles, time series, who healed what. No check, no opinion.
 
 mod fold;
+mod healing;
 pub(crate) mod lag;
+mod round_trips;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,8 @@ pub struct PhaseFigures {
     pub lag_committed: Percentiles,
     /// Lag in records: end - reflected, summed over partitions.
     pub lag_reflected: Percentiles,
+    /// Round trip in milliseconds: reply in the log - intended time, for commands that were due in this phase.
+    pub command_ms: Percentiles,
 }
 
 /// One point of the time series; rates are over the time since the point before.
@@ -76,13 +80,26 @@ pub struct Point {
     pub queues: std::collections::BTreeMap<String, u64>,
 }
 
-/// What brought the changes of the plan into the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+/// Changes that were missed and healed in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Healed {
+    /// How many.
+    pub count: u64,
+    /// Healing time in milliseconds: reflected in the store - intended time, to within a quarter of a second.
+    pub after_ms: Percentiles,
+}
+
+/// What brought the changes of the plan into the log. A change is missed when a later event of its device is there first.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct HealedBy {
-    /// By an update of their own.
-    pub update: u64,
-    /// By a snapshot only.
-    pub snapshot: u64,
+    /// By their own update, in order: never missed.
+    pub own_update: u64,
+    /// Missed, and healed by their own update, which came late.
+    pub update: Healed,
+    /// Missed, and healed by a snapshot that nobody had asked for: periodic, or opening a session.
+    pub snapshot: Healed,
+    /// Missed, and healed by a snapshot that was asked for.
+    pub requested_snapshot: Healed,
     /// Never within the run.
     pub never: u64,
 }
@@ -107,6 +124,10 @@ pub struct Figures {
     pub series: Vec<Point>,
     /// What brought the changes into the log.
     pub healed_by: HealedBy,
+    /// Healing time in milliseconds of what snapshots healed that was missed while active repair was on.
+    pub repaired_ms: Percentiles,
+    /// The same while it was off.
+    pub unrepaired_ms: Percentiles,
     /// Faults.
     pub faults: Vec<FaultFigures>,
     /// Largest memory per process in bytes.

@@ -3,10 +3,12 @@
 //! Everything is validated when it is read: a [`Scenario`] that exists can be run, up to what its target can do. All
 //! times within a run are measured from the start of its first load phase.
 
+mod command;
 mod fault;
 pub mod parse;
 pub mod quantity;
 
+pub use command::{Addressee, Ask, Commands};
 pub use fault::{Fault, FaultKind, OldRae, Part, PoisonKind};
 pub use parse::{Override, ScenarioError};
 
@@ -37,6 +39,8 @@ pub struct Scenario {
     pub phases: Vec<Phase>,
     /// What goes wrong, and when; in order of time.
     pub faults: Vec<Fault>,
+    /// What is sent down to the fleet; in order of time.
+    pub commands: Vec<Commands>,
     /// Limits beside the invariants, which always hold.
     pub checks: Checks,
 }
@@ -104,6 +108,11 @@ pub struct Pipeline {
     /// Time between two clean-ups of the store.
     #[serde(serialize_with = "as_text")]
     pub clean_every: Duration,
+    /// Whether a gap in a session's numbers makes the registry ask it for a snapshot, where a phase says nothing else.
+    pub repair: bool,
+    /// How long a gap may wait for what is missing before that.
+    #[serde(serialize_with = "as_text")]
+    pub gap_wait: Duration,
 }
 
 /// One stretch of load.
@@ -116,6 +125,8 @@ pub struct Phase {
     pub lasts: Duration,
     /// Factor on the rate of changes, 0 to 1,000.
     pub rate: f64,
+    /// Whether gaps are actively repaired in this phase, and from then on until another one.
+    pub repair: bool,
     /// Flash traffic in this phase.
     pub canary: Option<Canary>,
 }
@@ -158,6 +169,11 @@ pub struct Checks {
     /// Lateness of the generator above which the run is invalid.
     #[serde(serialize_with = "as_text")]
     pub lateness_at_most: Duration,
+    /// 99th percentile, in each phase without faults, of reply in the log - intended time of the command.
+    #[serde(serialize_with = "as_text_or_none")]
+    pub command_p99: Option<Duration>,
+    /// Median time in which a snapshot healed what was missed under active repair, as a part of that without.
+    pub repair_ratio: Option<f64>,
 }
 
 impl Scenario {
@@ -171,6 +187,13 @@ impl Scenario {
     #[must_use]
     pub fn phase_begins(&self, index: usize) -> Duration {
         self.phases[..index].iter().map(|phase| phase.lasts).sum()
+    }
+
+    /// Whether gaps are actively repaired `at` from the begin of the load.
+    #[must_use]
+    pub fn repairs_at(&self, at: Duration) -> bool {
+        let begun = (0..self.phases.len()).rfind(|&index| self.phase_begins(index) <= at);
+        begun.map_or(self.pipeline.repair, |index| self.phases[index].repair)
     }
 
     /// Devices of the standing fleet, canaries apart.

@@ -66,7 +66,7 @@ fn a_small_run_passes_and_its_result_holds_what_a_report_needs() {
         assert!(!figures["series"][3][key].is_null(), "{key}");
     }
     assert_eq!(figures["faults"].as_array().map(Vec::len), Some(2));
-    assert!(figures["healed_by"]["update"].as_u64().is_some_and(|updates| updates > 0));
+    assert!(figures["healed_by"]["own_update"].as_u64().is_some_and(|updates| updates > 0));
     assert_eq!(figures["healed_by"]["never"], 0);
 }
 

@@ -40,12 +40,7 @@ impl Acknowledged {
         }
         for ((topic, payload), loose) in &models.ledger.loose {
             let Some(at) = loose.acknowledged.get() else { continue };
-            // Replies go to a topic of their own, which is not read.
-            if at + ON_ITS_WAY > models.clock.now
-                || loose.stored
-                || topic.ends_with("/reply")
-                || models.letters.has_message(topic, *payload)
-            {
+            if at + ON_ITS_WAY > models.clock.now || loose.stored || models.letters.has_message(topic, *payload) {
                 continue;
             }
             self.0.fail(at, || {

@@ -91,6 +91,9 @@ fn holds_back(kind: &FaultKind) -> bool {
         | FaultKind::ClockDrift { .. }
         | FaultKind::Move { .. }
         | FaultKind::Flapping { .. }
+        | FaultKind::CommandLoss { .. }
+        | FaultKind::CommandDuplicates { .. }
+        | FaultKind::LateCommands { .. }
         | FaultKind::StageFailure { .. } => false,
     }
 }

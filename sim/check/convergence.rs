@@ -102,7 +102,7 @@ impl Convergence {
 fn witness(models: &Models, device: DeviceIndex, at: Duration) -> String {
     let planned = models.clock.in_plan(at);
     let change = planned.map_or(ChangeNumber(0), |planned| models.plan.change_at(device, planned));
-    let wrong = match difference(&models.plan, &models.rows, &models.ledger, device, planned) {
+    let wrong = match difference(&models.plan, &models.rows, &models.ledger, &models.commands, device, planned) {
         None => "is right again".to_owned(),
         Some(Difference::NotShown) => "is not shown".to_owned(),
         Some(Difference::TooEarly) => "is shown before it exists".to_owned(),
@@ -123,7 +123,9 @@ fn under_another_rae(models: &Models, device: DeviceIndex, change: ChangeNumber)
 fn shown(models: &Models, device: DeviceIndex, name: &AttributeName) -> String {
     models.rows.get(device, name.as_str()).map_or(String::new(), |row| match row.source {
         super::model::Source::Change(ChangeNumber(change)) => format!(" (of change {change})"),
-        super::model::Source::Connection | super::model::Source::Nowhere => String::new(),
+        super::model::Source::Connection | super::model::Source::Command | super::model::Source::Nowhere => {
+            String::new()
+        }
     })
 }
 

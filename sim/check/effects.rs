@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dmp_core::event::{Body, CONNECTION, Event, Value};
 
-use super::model::{CLOCK_SLACK, Models};
+use super::model::Models;
 use crate::{
     fleet::plan::hits,
-    history::{Appended, Copy, Entry, PayloadHash, Process, StoreLimit, What},
+    history::{Appended, Copy, Down, Entry, PayloadHash, Process, StoreLimit, Tampered, What},
     scenario::{FaultKind, Part},
 };
 
@@ -57,6 +57,8 @@ enum Sign {
     StageFailed(Process, u64),
     /// A registry slowed a write down for this limit.
     Slowed(StoreLimit),
+    /// This was done to a command.
+    Tampered(Tampered),
     /// The driver saw it act.
     Told,
 }
@@ -92,6 +94,9 @@ fn sign(kind: &FaultKind) -> Sign {
         }
         FaultKind::ThrottledStore { .. } => Sign::Slowed(StoreLimit::Rate),
         FaultKind::SlowStore { .. } => Sign::Slowed(StoreLimit::Delay),
+        FaultKind::CommandLoss { .. } => Sign::Tampered(Tampered::Lost),
+        FaultKind::CommandDuplicates { .. } => Sign::Tampered(Tampered::Doubled),
+        FaultKind::LateCommands { .. } => Sign::Tampered(Tampered::Delayed),
         FaultKind::Pause { .. } | FaultKind::CutLink { .. } | FaultKind::SlowLink { .. } => Sign::Told,
     }
 }
@@ -115,6 +120,7 @@ impl Effects {
             | What::LostAtQos0(_)
             | What::Sent(_, Copy::Duplicate | Copy::Delayed, _)
             | What::Offline(_)
+            | What::Down(Down::Tampered { .. })
             | What::ProcessEnded { .. }
             | What::StoreSlowed(..) => self.look(models, entry),
             What::Appended(record) if detached(record) => self.look(models, entry),
@@ -139,8 +145,7 @@ impl Effects {
 
     /// Takes an entry for each fault whose first sign it is.
     fn look(&mut self, models: &Models, entry: &Entry) {
-        // The entry that begins the load is made a moment after the load has begun, by which all faults are timed.
-        let Some(planned) = models.clock.in_plan(entry.at + CLOCK_SLACK) else { return };
+        let Some(planned) = models.clock.in_plan(entry.at) else { return };
         for (index, fault) in models.scenario.faults.iter().enumerate().filter(|(_, fault)| fault.at <= planned) {
             if self.acted.contains_key(&index) {
                 continue;
@@ -180,6 +185,7 @@ impl Effects {
             | Sign::Detached(_)
             | Sign::Killed(_)
             | Sign::Slowed(_)
+            | Sign::Tampered(_)
             | Sign::Told => (self.acted.get(&index).copied().unwrap_or(0), 1),
         };
         let name = format!("`{}` at {:?}", fault.kind, fault.at_text);
@@ -201,6 +207,7 @@ fn shows(models: &Models, index: usize, sign: Sign, what: &What) -> bool {
         (Sign::WrongClock(share, _), What::Recorded(publish)) => hit(publish.rae.0.into(), share),
         (Sign::Moved, What::Recorded(publish)) => models.plan.devices[publish.device.0 as usize].rae != publish.rae,
         (Sign::Killed(wanted), What::ProcessEnded { process, meant: true }) => wanted == *process,
+        (Sign::Tampered(wanted), What::Down(Down::Tampered { how, .. })) => wanted == *how,
         (Sign::Slowed(wanted), What::StoreSlowed(_, limit)) => wanted == *limit,
         (Sign::Detached(share), What::Appended(record)) => {
             let Some(Event::State(event)) = record.event.as_deref() else { return false };
@@ -234,6 +241,7 @@ fn missing(sign: Sign) -> &'static str {
         Sign::Killed(_) => "the process did not end by it",
         Sign::StageFailed(..) => "the stage was never restarted for it",
         Sign::Slowed(_) => "no registry slowed a write down",
+        Sign::Tampered(_) => "no command was lost, doubled or late by it",
         Sign::Told => "nothing was stopped, cut or slowed",
     }
 }

@@ -4,6 +4,7 @@
 //! step and the models. Nothing here judges.
 
 mod compare;
+mod down;
 mod fate;
 mod ledger;
 mod log;
@@ -22,8 +23,10 @@ use dmp_core::{
     event::{AttributeName, Body, Event, Value},
     id::{Device, Version},
 };
+use uuid::Uuid;
 
 pub(super) use compare::{Gap, GapKind};
+pub(super) use down::{CommandEnd, CommandLife, Commands};
 pub(super) use fate::{Fate, Fates, ON_ITS_WAY};
 pub(super) use ledger::{Ledger, Life, Mark, SessionLife};
 pub(super) use log::{Log, Offered};
@@ -33,13 +36,13 @@ pub(super) use truth::{Difference, Truth, difference};
 
 use crate::{
     check::Observable,
-    fleet::plan::{ChangeNumber, DeviceIndex, Plan},
-    history::{Appended, DeadSource, Entry, PayloadHash, Read, Stage, What},
+    fleet::plan::{COMMANDED, ChangeNumber, DeviceIndex, Plan},
+    history::{Appended, DeadSource, Down, Entry, PayloadHash, Read, Stage, What},
     scenario::Scenario,
 };
 
 /// Times that differ by less are not told apart: a device acts, and its clock is read, a moment later than planned.
-pub(super) const CLOCK_SLACK: Duration = Duration::from_millis(250);
+const CLOCK_SLACK: Duration = Duration::from_millis(250);
 
 /// Everything that the checks look at.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(super) struct Models {
     pub(super) faults: Faults,
     /// When each RAE was first online.
     pub(super) online: Vec<Option<Duration>>,
+    /// The way down.
+    pub(super) commands: Commands,
 }
 
 /// What an entry meant to the models.
@@ -115,6 +120,8 @@ pub(super) enum Step {
 pub(super) enum Source {
     /// The agent's own attribute, with one of its two values.
     Connection,
+    /// A command that its device carried out.
+    Command,
     /// A change that was made.
     Change(ChangeNumber),
     /// The device never had it by now.
@@ -195,6 +202,7 @@ impl Models {
             letters: Letters::default(),
             faults: Faults::default(),
             online: vec![None; plan.raes.len()],
+            commands: Commands::default(),
             scenario,
             plan,
             observable,
@@ -222,7 +230,10 @@ impl Models {
             What::Acknowledged(publish) => self.ledger.mark(publish, Mark::Acknowledged, at),
             What::Online(rae) => {
                 self.online[rae.0 as usize].get_or_insert(at);
+                self.commands.came(*rae, at);
             }
+            What::Offline(rae) => self.commands.went(*rae, at),
+            What::Down(down) => self.down(down, at),
             What::PoisonSent { topic, payload, .. } => self.letters.poison.push((topic.clone(), *payload)),
             What::Appended(record) => return self.appended(record, at),
             What::DeadLettered { source, reason, payload } => self.dead_letter(source, reason, *payload),
@@ -246,7 +257,9 @@ impl Models {
             What::BridgeAcknowledged { .. }
             | What::FaultActed { .. }
             | What::Lateness(_)
-            | What::Offline(_)
+            | What::Cause(..)
+            | What::Stale { .. }
+            | What::Presence { .. }
             | What::Partitions(_)
             | What::Committed { .. }
             | What::Reflected { .. }
@@ -323,6 +336,15 @@ impl Models {
         Step::Logged { first, newest_before }
     }
 
+    fn down(&mut self, down: &Down, at: Duration) {
+        if let Some(device) = self.commands.observe(down, at) {
+            self.rows.expect(device);
+        }
+        if let Down::Replied { topic, payload, .. } = down {
+            self.ledger.stored(topic, *payload);
+        }
+    }
+
     fn dead_letter(&mut self, source: &DeadSource, reason: &Arc<str>, payload: PayloadHash) {
         match source {
             DeadSource::Mqtt(topic) => {
@@ -351,6 +373,11 @@ impl Models {
             let known = matches!(value, Value::Text(text) if matches!(&**text, "attached" | "detached"));
             return if known { Source::Connection } else { Source::Nowhere };
         }
+        if name.as_str() == COMMANDED {
+            let id = if let Value::Text(text) = value { Uuid::try_parse(text).ok() } else { None };
+            let known = id.is_some_and(|id| self.commands.has_changed(device, id));
+            return if known { Source::Command } else { Source::Nowhere };
+        }
         let until = self.change_by(device, at);
         self.plan.source(device, name.as_str(), value, until).map_or(Source::Nowhere, Source::Change)
     }
@@ -372,7 +399,7 @@ impl Models {
             touched.iter().flat_map(|&device| compare::gaps(device, self.log.device(device), &self.rows)).collect();
         let gaps = self.log.untold(gaps);
         let planned = self.clock.in_plan(at);
-        self.truth.read(&self.plan, &self.rows, &self.ledger, &mut touched, planned, at);
+        self.truth.read(&self.plan, &self.rows, &self.ledger, &self.commands, &mut touched, planned, at);
         Step::Read { records, gaps }
     }
 }

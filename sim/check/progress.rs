@@ -143,6 +143,9 @@ fn holds(scenario: &Scenario, fault: usize) -> bool {
         FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } => part == Part::Registry,
         FaultKind::StageFailure { .. } | FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => true,
         FaultKind::MissedUpdates { .. }
+        | FaultKind::CommandLoss { .. }
+        | FaultKind::CommandDuplicates { .. }
+        | FaultKind::LateCommands { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }
         | FaultKind::DelayedTails { .. }

@@ -59,7 +59,7 @@ impl Provenance {
             (_, Offered::Other) => "and the log offers another value at that version",
             (_, Offered::Nothing) => "and the log offers nothing at that version",
             (_, Offered::Past) if !published => "and nobody published that version",
-            (Source::Connection | Source::Change(_), Offered::Same | Offered::Past) => return,
+            (Source::Connection | Source::Command | Source::Change(_), Offered::Same | Offered::Past) => return,
         };
         self.0.fail(entry.at, || {
             let shown: String = value.to_string().chars().take(80).collect();

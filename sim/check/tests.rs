@@ -1,5 +1,6 @@
 //! Every check is seen to pass, to fail, and to be INVALID when it saw nothing.
 
+mod down;
 mod story;
 
 use std::time::Duration;
@@ -31,7 +32,9 @@ fn a_healthy_run_passes_every_check_that_can_be_observed() {
     let story = Story::healthy();
     for result in story.results() {
         match result.id {
-            CheckId::C5b => assert!(matches!(result.outcome, Outcome::NotObservable(_)), "{result:?}"),
+            CheckId::C5b | CheckId::C16 | CheckId::C17 | CheckId::C21 => {
+                assert!(matches!(result.outcome, Outcome::NotObservable(_)), "{result:?}")
+            }
             _ => assert_eq!(result.outcome, Outcome::Pass, "{result:#?}"),
         }
     }
@@ -864,15 +867,6 @@ fn the_sign_of_another_fault_or_of_another_time_is_none() {
     story.at += Duration::from_secs(6);
     story.enter(What::StoreSlowed(REGISTRY, StoreLimit::Delay));
     story.fails_check(CheckId::Generator, "no registry slowed a write down");
-}
-
-#[test]
-fn a_fault_that_acts_at_the_moment_of_its_plan_is_seen_although_the_phase_was_entered_after_it_began() {
-    let mut story = with_fault("gone = { share = 1.0 }");
-    let at = story.scenario.faults[0].at + story.begin_of_load() - Duration::from_millis(1);
-    story.entries.push(Entry { at, what: What::Offline(RaeIndex(1)) });
-    story.second();
-    assert_eq!(story.result(CheckId::Generator).outcome, Outcome::Pass);
 }
 
 #[test]

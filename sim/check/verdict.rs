@@ -47,6 +47,18 @@ pub enum CheckId {
     C12,
     /// Conservation.
     C15,
+    /// Every command has one end.
+    C16,
+    /// Round trip of commands.
+    C17,
+    /// Bounded feedback.
+    C18,
+    /// Lease.
+    C19,
+    /// Presence of RAEs.
+    C20,
+    /// Active repair.
+    C21,
     /// The generator kept its schedule and the harness its feet: else the run is invalid.
     Generator,
 }
@@ -55,9 +67,9 @@ pub enum CheckId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// C1 to C8 and C15: an invariant.
+    /// C1 to C8, C15 and C16: an invariant.
     Safety,
-    /// C9 to C12: a promise.
+    /// C9 to C12 and C17 to C21: a promise.
     Liveness,
     /// About the harness itself.
     Validity,
@@ -132,7 +144,7 @@ fn seconds<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error
 
 impl CheckId {
     /// Every check, in the order of the catalogue.
-    pub const ALL: [CheckId; 15] = [
+    pub const ALL: [CheckId; 21] = [
         CheckId::C1,
         CheckId::C2,
         CheckId::C3,
@@ -147,6 +159,12 @@ impl CheckId {
         CheckId::C11,
         CheckId::C12,
         CheckId::C15,
+        CheckId::C16,
+        CheckId::C17,
+        CheckId::C18,
+        CheckId::C19,
+        CheckId::C20,
+        CheckId::C21,
         CheckId::Generator,
     ];
 
@@ -168,6 +186,12 @@ impl CheckId {
             CheckId::C11 => "lag",
             CheckId::C12 => "progress",
             CheckId::C15 => "conservation",
+            CheckId::C16 => "commands",
+            CheckId::C17 => "round trip",
+            CheckId::C18 => "bounded feedback",
+            CheckId::C19 => "lease",
+            CheckId::C20 => "presence",
+            CheckId::C21 => "active repair",
             CheckId::Generator => "generator",
         }
     }
@@ -185,8 +209,17 @@ impl CheckId {
             | CheckId::C6
             | CheckId::C7
             | CheckId::C8
-            | CheckId::C15 => Class::Safety,
-            CheckId::C9 | CheckId::C10 | CheckId::C11 | CheckId::C12 => Class::Liveness,
+            | CheckId::C15
+            | CheckId::C16 => Class::Safety,
+            CheckId::C9
+            | CheckId::C10
+            | CheckId::C11
+            | CheckId::C12
+            | CheckId::C17
+            | CheckId::C18
+            | CheckId::C19
+            | CheckId::C20
+            | CheckId::C21 => Class::Liveness,
             CheckId::Generator => Class::Validity,
         }
     }

@@ -4,7 +4,7 @@ use super::Exit;
 use crate::check::verdict::CheckId;
 
 /// Every check in the order of the catalogue, with its name and what it promises.
-const CATALOGUE: [(CheckId, &str, &str); 15] = [
+const CATALOGUE: [(CheckId, &str, &str); 21] = [
     (
         CheckId::C1,
         "provenance",
@@ -43,6 +43,28 @@ const CATALOGUE: [(CheckId, &str, &str); 15] = [
         "progress",
         "a partition with lag and a living owner moves; not judged while a registry fault and recovery hold",
     ),
+    (
+        CheckId::C16,
+        "commands",
+        "every command is executed once and replied to, expires unexecuted, or is refused; none twice, none unheard of",
+    ),
+    (CheckId::C17, "round trip", "how long a command takes from its intended time until its reply is in the log"),
+    (
+        CheckId::C18,
+        "bounded feedback",
+        "registries ask and tell each session once in a snapshot period, within a budget, and only while they are to",
+    ),
+    (
+        CheckId::C19,
+        "lease",
+        "a device that is silent for three snapshot periods is marked as stale, and no other one, whatever is behind",
+    ),
+    (CheckId::C20, "presence", "in the end every RAE is shown online or offline as it is, and as it last said"),
+    (
+        CheckId::C21,
+        "active repair",
+        "how much sooner a snapshot that was asked for heals than one that was not; only where a limit is set",
+    ),
     (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
 ];
 
@@ -53,8 +75,8 @@ Each check ends as
   INVALID   it could not be judged, or it can be observed here and saw nothing
   not seen  this target cannot observe it
 
-A failed invariant (C1 to C8, C15) makes the run FAIL whatever else happened. Then INVALID comes before a failed
-promise (C9 to C12). Only a run in which every observable check passed is a PASS.
+A failed invariant (C1 to C8, C15, C16) makes the run FAIL whatever else happened. Then INVALID comes before a failed
+promise (C9 to C12, C17 to C21). Only a run in which every observable check passed is a PASS.
 ";
 
 pub(super) fn print() -> Exit {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dmp_core::{core::Qos, id::Session};
+use uuid::Uuid;
 
 use crate::{
     fleet::plan::DeviceIndex,
@@ -24,6 +25,17 @@ pub enum Handling {
     Lose,
     /// It is sent at this time from the begin of the load, and the agent believes that it was acknowledged.
     HoldUntil(Duration),
+}
+
+/// What becomes of a command between broker and agent, if a fault acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandHandling {
+    /// It is lost.
+    Lose,
+    /// It arrives, and once more so much later.
+    Twice(Duration),
+    /// It arrives so much later.
+    Late(Duration),
 }
 
 /// A session whose tail is being held back.
@@ -71,6 +83,25 @@ impl Tampering {
             return handling;
         }
         Handling::Send
+    }
+
+    /// What a fault does to the command with this id, `at` from the begin of the load; `None` where it just arrives.
+    #[must_use]
+    pub fn handle_command(&self, at: Duration, id: Uuid) -> Option<CommandHandling> {
+        let (entity, _) = id.as_u64_pair();
+        self.faults.iter().find_map(|(name, begin, kind)| {
+            let hit = |share, lasts| *begin <= at && at < *begin + lasts && chosen(self.seed, name, entity, share);
+            match *kind {
+                FaultKind::CommandLoss { share, lasts } if hit(share, lasts) => Some(CommandHandling::Lose),
+                FaultKind::CommandDuplicates { share, delay, lasts } if hit(share, lasts) => {
+                    Some(CommandHandling::Twice(part_of(delay, self.seed, name, entity)))
+                }
+                FaultKind::LateCommands { share, delay, lasts } if hit(share, lasts) => {
+                    Some(CommandHandling::Late(part_of(delay, self.seed, name, entity)))
+                }
+                _ => None,
+            }
+        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "one decision from all that it depends on; called once")]
@@ -123,6 +154,9 @@ impl Tampering {
             | FaultKind::CutLink { .. }
             | FaultKind::SlowLink { .. }
             | FaultKind::ThrottledStore { .. }
+            | FaultKind::CommandLoss { .. }
+            | FaultKind::CommandDuplicates { .. }
+            | FaultKind::LateCommands { .. }
             | FaultKind::SlowStore { .. } => None,
         }
     }

@@ -15,7 +15,7 @@ mod rae;
 #[cfg(test)]
 mod tests;
 
-pub use attributes::{ATTRIBUTES, Names, attribute};
+pub use attributes::{ATTRIBUTES, COMMANDED, Names, attribute};
 pub use device::{Change, ChangeKind, DevicePlan, Move};
 pub use moves::power_off_after;
 pub use rae::{RaeClock, RaePlan};

@@ -54,6 +54,12 @@ impl RunClock {
         self.load.get().map(|load| self.began + *load + at)
     }
 
+    /// The time of the run that is `at` from the begin of the load; `None` during warm-up.
+    #[must_use]
+    pub(super) fn of_load(&self, at: Duration) -> Option<Duration> {
+        self.load.get().map(|load| *load + at)
+    }
+
     /// The instant at which a core wants to be woken.
     #[must_use]
     pub(super) fn instant(&self, mono: Mono) -> Instant {

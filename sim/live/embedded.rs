@@ -88,6 +88,9 @@ impl Embedded {
             | FaultKind::ClockStep { .. }
             | FaultKind::ClockDrift { .. }
             | FaultKind::Move { .. }
+            | FaultKind::CommandLoss { .. }
+            | FaultKind::CommandDuplicates { .. }
+            | FaultKind::LateCommands { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. } => Ok(()),
             // Bridge and registry are children of this process.
@@ -134,17 +137,17 @@ impl Embedded {
         self.directory.path().join("store.db")
     }
 
-    /// The configuration of a bridge or registry.
-    pub(super) fn child(&self, process: Process, scenario: &Scenario) -> ChildConfig {
+    /// The configuration of a bridge or registry; `repair` tells whether a registry is to repair gaps.
+    pub(super) fn child(&self, process: Process, scenario: &Scenario, repair: bool) -> ChildConfig {
         match process.part {
             Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, scenario)),
-            Part::Registry => ChildConfig::Registry(self.registry(scenario)),
+            Part::Registry => ChildConfig::Registry(self.registry(scenario, repair)),
         }
     }
 
     /// The consumer group of the registries.
     pub(super) fn group(&self, scenario: &Scenario) -> String {
-        self.registry(scenario).group
+        self.registry(scenario, false).group
     }
 
     fn bridge(&self, index: u8, scenario: &Scenario) -> bridge::Config {
@@ -160,7 +163,7 @@ impl Embedded {
         }
     }
 
-    fn registry(&self, scenario: &Scenario) -> registry::Config {
+    fn registry(&self, scenario: &Scenario, repair: bool) -> registry::Config {
         let pipeline = &scenario.pipeline;
         let kafka = config::Kafka {
             session_timeout: pipeline.session_timeout,
@@ -180,6 +183,7 @@ impl Embedded {
                 ..defaults.pipeline
             },
             clean: registry::Clean { every: pipeline.clean_every, ..defaults.clean },
+            feedback: registry::Feedback { repair, gap_wait: pipeline.gap_wait, ..defaults.feedback },
             ..defaults
         }
     }

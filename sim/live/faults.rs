@@ -50,6 +50,9 @@ impl Breaker {
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
             | FaultKind::Duplicates { .. }
+            | FaultKind::CommandLoss { .. }
+            | FaultKind::CommandDuplicates { .. }
+            | FaultKind::LateCommands { .. }
             | FaultKind::DelayedTails { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::ClockStep { .. }
@@ -108,7 +111,9 @@ impl Breaker {
         match world.scenario.faults[fault].kind {
             FaultKind::Kill { part, index, .. } => {
                 let process = Process { part, index };
-                let config = world.target.child(process, world.scenario);
+                let ended = &world.scenario.faults[fault];
+                let repair = world.scenario.repairs_at(ended.at + ended.kind.lasts());
+                let config = world.target.child(process, world.scenario, repair);
                 world.processes.start(process, &config).await?;
                 // A registry is started without the limits of faults that still hold: they are given again.
                 reapply(fault, world).await
@@ -133,6 +138,9 @@ impl Breaker {
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
             | FaultKind::Duplicates { .. }
+            | FaultKind::CommandLoss { .. }
+            | FaultKind::CommandDuplicates { .. }
+            | FaultKind::LateCommands { .. }
             | FaultKind::DelayedTails { .. }
             | FaultKind::Poison { .. }
             | FaultKind::Reboot { .. }
@@ -194,6 +202,9 @@ fn limit(kind: &FaultKind) -> Option<ChildOrder> {
             Some(ChildOrder::Delay(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)))
         }
         FaultKind::MissedUpdates { .. }
+        | FaultKind::CommandLoss { .. }
+        | FaultKind::CommandDuplicates { .. }
+        | FaultKind::LateCommands { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }
         | FaultKind::DelayedTails { .. }

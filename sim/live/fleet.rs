@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     clock::RunClock,
+    directory::Directory,
     journal::Journal,
     rae::{LiveRae, Order, Shared},
 };
@@ -52,11 +53,13 @@ impl Fleet {
         clock: Arc<RunClock>,
         journal: Journal,
         dialer: Arc<Dialer>,
+        directory: Arc<Directory>,
     ) -> Fleet {
         let (begin_load, load) = watch::channel(false);
         let tampering = Tampering::new(&scenario);
         let lateness_us = Default::default();
-        let shared = Arc::new(Shared { scenario, plan, clock, journal, tampering, dialer, lateness_us, load });
+        let shared =
+            Arc::new(Shared { scenario, plan, clock, journal, tampering, dialer, directory, lateness_us, load });
         let mut fleet = Fleet {
             canaries: tokio::spawn(canaries(shared.clone())),
             lateness: tokio::spawn(report_lateness(shared.clone())),

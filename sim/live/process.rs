@@ -135,6 +135,17 @@ impl Processes {
         running.ended.await.context("watching a child")
     }
 
+    /// Lets a child drain and end, and starts it with another configuration.
+    pub(super) async fn restart(&mut self, process: Process, config: &ChildConfig) -> anyhow::Result<()> {
+        self.alive(process)?.meant.store(true, Ordering::Relaxed);
+        self.order(process, &ChildOrder::Stop).await?;
+        if let Some(running) = self.running.remove(&process) {
+            let ended = tokio::time::timeout(STOP_WITHIN, running.ended).await;
+            ended.with_context(|| format!("{} did not stop within {STOP_WITHIN:?}", name(process)))??;
+        }
+        self.start(process, config).await
+    }
+
     /// SIGSTOP; returns once the kernel shows it as stopped.
     pub(super) async fn pause(&self, process: Process) -> anyhow::Result<()> {
         let pid = self.signal(process, Signal::SIGSTOP)?;

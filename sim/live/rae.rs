@@ -2,9 +2,10 @@
 //!
 //! Open loop: changes happen on the devices at their planned times, whatever the pipeline does; how late this task is
 //! with them is recorded. Faults that lie between agent and broker act in `publish`, where the agent cannot see them.
-//! The parts: `power`, `devices`, `agent` (its events and effects) and `publish`.
+//! The parts: `power`, `devices`, `agent` (its events and effects), `publish` and, on the way down, `commands`.
 
 mod agent;
+mod commands;
 mod devices;
 mod power;
 mod publish;
@@ -18,7 +19,7 @@ use std::{
 };
 
 use dmp_core::{
-    agent::{Agent, Saved},
+    agent::{Agent, Message, Saved},
     core::{ConnectionId, Core},
     id::{Device, Epoch, Version},
     time::Now,
@@ -26,7 +27,7 @@ use dmp_core::{
 use dmp_service::mqtt::{Client, Dialer};
 use tokio::sync::{mpsc, watch};
 
-use super::{clock::RunClock, copies::Copies, journal::Journal};
+use super::{clock::RunClock, copies::Copies, directory::Directory, journal::Journal};
 use crate::{
     faults::{HeldTail, Tampering},
     fleet::plan::{ChangeNumber, DeviceIndex, Plan, RaeIndex},
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) tampering: Tampering,
     pub(super) dialer: Arc<Dialer>,
+    pub(super) directory: Arc<Directory>,
     /// Largest lateness since it was last read, in microseconds.
     pub(super) lateness_us: AtomicU64,
     pub(super) load: watch::Receiver<bool>,
@@ -82,6 +84,8 @@ pub(super) struct LiveRae {
     gone: bool,
     client: Client,
     connection: Option<ConnectionId>,
+    /// Whether the connection is one to stay, and not only to read its status by.
+    stays: bool,
     /// Whether the broker has accepted the connection.
     online: bool,
     link_down_until: Option<Instant>,
@@ -90,6 +94,9 @@ pub(super) struct LiveRae {
     /// The last change that happened, of each of these devices.
     happened: BTreeMap<DeviceIndex, ChangeNumber>,
     copies: Copies,
+    /// Commands that reach the agent late, by time and order.
+    late: BTreeMap<(Instant, u64), Message>,
+    delayed: u64,
     /// Sessions whose tail is held back.
     held: BTreeMap<DeviceIndex, HeldTail>,
     /// Events that the agent is told were acknowledged, and were not.
@@ -122,10 +129,13 @@ impl LiveRae {
             power_on_at: None,
             gone: false,
             connection: None,
+            stays: false,
             online: false,
             link_down_until: None,
             upcoming,
             copies: Copies::default(),
+            late: BTreeMap::new(),
+            delayed: 0,
             held: BTreeMap::new(),
             spoofed: BTreeSet::new(),
             entries: Vec::new(),
@@ -168,7 +178,8 @@ impl LiveRae {
         let agent = self.agent.as_ref().and_then(Core::deadline).map(|mono| clock.instant(mono));
         let copies = self.copies.due().filter(|_| self.online);
         let copies = copies.and_then(|at| clock.instant_of_load(at));
-        [change, agent, copies, self.power_off_at, self.power_on_at].into_iter().flatten().min()
+        let late = self.late.first_key_value().filter(|_| self.online && self.stays).map(|(&(at, _), _)| at);
+        [change, agent, copies, late, self.power_off_at, self.power_on_at].into_iter().flatten().min()
     }
 
     fn tick(&mut self, load_begun: bool) {
@@ -177,6 +188,7 @@ impl LiveRae {
             self.changes();
         }
         self.send_copies();
+        self.late_commands();
         let now = self.now();
         if self.agent.as_ref().and_then(Core::deadline).is_some_and(|deadline| deadline <= now.mono) {
             self.step(None);

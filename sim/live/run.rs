@@ -16,15 +16,17 @@ use tokio::{
 
 use super::{
     clock::RunClock,
+    directory::Directory,
     disk,
     embedded::Embedded,
     faults::Breaker,
     fleet::Fleet,
+    issuer::Issuer,
     journal::Journal,
     judge::{Judge, Standing},
     limits,
     observe::{
-        gauges, log, offsets, sample,
+        down, gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
     },
     process::{NotRunning, Processes, all_processes},
@@ -34,9 +36,9 @@ use crate::{
     check::{self, Observable},
     faults::{Edge, Timeline},
     fleet::{SNAPSHOT_JITTER_PERMILLE, plan::Plan},
-    history::{PayloadHash, Stage, What},
+    history::{PayloadHash, Process, Stage, What},
     run::{Environment, Progress, RunError, RunOptions, RunOutcome, Sabotage},
-    scenario::{Fault, HEAL, Scenario},
+    scenario::{Fault, HEAL, Part, Scenario},
 };
 
 /// Time for the fleet to be connected and shown whole, beyond what connecting takes by its pace.
@@ -105,6 +107,7 @@ struct Run {
     target: Embedded,
     processes: Processes,
     dialer: Arc<Dialer>,
+    directory: Arc<Directory>,
     read_now: ReadNow,
     inspector: Inspector,
     entered: log::Entered,
@@ -131,14 +134,15 @@ impl Run {
         let mut processes =
             Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone());
         for process in all_processes(&scenario) {
-            processes.start(process, &target.child(process, &scenario)).await?;
+            processes.start(process, &target.child(process, &scenario, scenario.repairs_at(Duration::ZERO))).await?;
         }
         let kafka = target.kafka();
         let url = target.store_url().parse().context("parsing the store's URL")?;
         let store = Arc::new(Database::open(&url, Access::Read).await.context("opening the store for reading")?);
         let inspector = Inspector::new(&kafka, &target.group(&scenario))?;
         let mut observers = JoinSet::new();
-        let (tails, entered) = log::start(&kafka, journal.clone(), &mut observers).await?;
+        let (mut tails, entered) = log::start(&kafka, journal.clone(), &mut observers).await?;
+        tails.extend(down::start(&kafka, &journal, &mut observers).await?);
         observers.spawn(wire(observed, journal.clone()));
         observers.spawn(offsets::watch(inspector.clone(), store.clone(), journal.clone()));
         let sampled = sample::choose(&plan, scenario.seed);
@@ -154,6 +158,7 @@ impl Run {
         observers.spawn(reading);
         let dialer = Arc::new(target.dialer()?);
         Ok(Run {
+            directory: Arc::new(Directory::new(plan.devices.len())),
             scenario,
             options,
             began: super::clock::wall(),
@@ -240,6 +245,7 @@ impl Run {
             self.clock.clone(),
             self.journal.clone(),
             self.dialer.clone(),
+            self.directory.clone(),
         )
         .await;
         let mut standing = self.judge.standing();
@@ -260,7 +266,7 @@ impl Run {
         fleet.stop().await
     }
 
-    /// Phases and faults at their times, then heal.
+    /// Phases, faults and commands at their times, then heal.
     async fn load(&mut self, fleet: &Fleet) -> anyhow::Result<()> {
         let phases =
             (0..self.scenario.phases.len()).map(|index| (self.scenario.phase_begins(index), Step::Phase(index)));
@@ -271,6 +277,8 @@ impl Run {
         // before it ends.
         steps.sort_by_key(|&(at, _)| at);
         let mut breaker = Breaker::default();
+        let mut issuing = self.issue();
+        let mut repair = self.scenario.repairs_at(Duration::ZERO);
         for (at, step) in steps {
             let instant = self.clock.instant_of_load(at).context("the load has begun")?;
             self.gauging(tokio::time::sleep_until(instant.into())).await;
@@ -278,13 +286,45 @@ impl Run {
                 Step::Phase(index) => {
                     let name = self.scenario.phases[index].name.clone();
                     self.enter_phase(&name, Stage::Load).await;
+                    let wanted = self.scenario.phases[index].repair;
+                    if std::mem::replace(&mut repair, wanted) != wanted {
+                        self.restart_registries(wanted).await?;
+                    }
                 }
                 Step::Edge(edge) => self.edge(&mut breaker, edge, fleet).await?,
                 Step::Heal => self.enter_phase("heal", Stage::Heal).await,
             }
         }
         self.gauging(tokio::time::sleep(HEAL)).await;
+        while let Some(issued) = issuing.join_next().await {
+            issued??;
+        }
         breaker.finish().await
+    }
+
+    /// Begins to issue the scenario's commands.
+    fn issue(&self) -> JoinSet<anyhow::Result<()>> {
+        let issuer = Issuer {
+            scenario: self.scenario.clone(),
+            plan: self.plan.clone(),
+            clock: self.clock.clone(),
+            journal: self.journal.clone(),
+            directory: self.directory.clone(),
+        };
+        let kafka = self.target.kafka();
+        let mut issuing = JoinSet::new();
+        issuing.spawn(async move { issuer.run(&kafka).await });
+        issuing
+    }
+
+    /// Whether gaps are repaired is a setting of the registries: they drain, end, and start with the other one.
+    async fn restart_registries(&mut self, repair: bool) -> anyhow::Result<()> {
+        for index in 0..self.scenario.pipeline.registries {
+            let process = Process { part: Part::Registry, index };
+            let config = self.target.child(process, &self.scenario, repair);
+            self.processes.restart(process, &config).await?;
+        }
+        Ok(())
     }
 
     async fn edge(&mut self, breaker: &mut Breaker, edge: Edge, fleet: &Fleet) -> anyhow::Result<()> {

@@ -44,7 +44,7 @@ pub async fn up(scenario: Scenario, binary: PathBuf, ready: impl FnOnce(&Endpoin
         std::fs::create_dir(&logs)?;
         let mut processes = Processes::new(binary, target.directory(), &logs, None, journal);
         for process in all_processes(&scenario) {
-            processes.start(process, &target.child(process, &scenario)).await?;
+            processes.start(process, &target.child(process, &scenario, scenario.pipeline.repair)).await?;
         }
         ready(&endpoints(&target, &processes, &scenario, logs));
         loop {

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dmp_core::event::{Body, Event, Value};
 use hdrhistogram::Histogram;
 
-use super::{FaultFigures, Figures, Percentiles, PhaseFigures, Point, lag::Lag, sample::Sample};
+use super::{
+    FaultFigures, Figures, Percentiles, PhaseFigures, Point, healing::Healing, lag::Lag, round_trips::RoundTrips,
+    sample::Sample,
+};
 use crate::{
-    fleet::plan::{ChangeKind, DeviceIndex, Plan},
-    history::{Appended, Entry, Gauge, Process, Stage, What},
+    fleet::plan::{DeviceIndex, Plan},
+    history::{Entry, Gauge, Process, Stage, What},
     scenario::{Part, Scenario},
 };
 
@@ -25,7 +27,6 @@ pub(crate) const MEMORY_GAUGE: &str = "memory_bytes";
 #[derive(Debug)]
 pub struct FiguresFold {
     scenario: Arc<Scenario>,
-    plan: Arc<Plan>,
     now: Duration,
     phases: Vec<OpenPhase>,
     lag: Lag,
@@ -37,7 +38,8 @@ pub struct FiguresFold {
     staleness: Duration,
     devices_behind: u64,
     queues: BTreeMap<String, u64>,
-    in_log: Vec<u32>,
+    healing: Healing,
+    round_trips: RoundTrips,
     open_faults: Vec<(usize, usize)>,
     figures: Figures,
 }
@@ -81,6 +83,7 @@ struct OpenPhase {
     staleness: Histogram<u64>,
     lag_committed: Histogram<u64>,
     lag_reflected: Histogram<u64>,
+    round_trip: Histogram<u64>,
 }
 
 impl FiguresFold {
@@ -88,10 +91,10 @@ impl FiguresFold {
     #[must_use]
     pub fn new(scenario: Arc<Scenario>, plan: Arc<Plan>) -> FiguresFold {
         FiguresFold {
-            in_log: vec![0; plan.devices.len()],
-            sample: Sample::new(plan.clone()),
+            healing: Healing::new(scenario.clone(), plan.clone()),
+            round_trips: RoundTrips::default(),
+            sample: Sample::new(plan),
             scenario,
-            plan,
             now: Duration::ZERO,
             phases: Vec::new(),
             lag: Lag::default(),
@@ -110,6 +113,7 @@ impl FiguresFold {
     /// Takes the next entry of the history.
     pub fn observe(&mut self, entry: &Entry) {
         self.pass_time(entry.at);
+        self.healing.observe(entry);
         if self.lag.observe(entry) {
             let (committed, reflected) = (self.lag.committed(), self.lag.reflected());
             if let Some(phase) = self.phases.last_mut() {
@@ -125,9 +129,11 @@ impl FiguresFold {
                 self.figures.lateness_ms_max = self.figures.lateness_ms_max.max(millis(*lateness));
             }
             What::Sent(..) => self.count(|counts| counts.published += 1),
-            What::Appended(record) => {
-                self.count(|counts| counts.appended += 1);
-                self.healed(record);
+            What::Appended(_) => self.count(|counts| counts.appended += 1),
+            What::Down(down) => {
+                if let Some(due) = self.round_trips.observe(down) {
+                    self.answered(due, entry.at);
+                }
             }
             What::Reflected { device, rev } => self.reflected(*device, *rev, entry.at),
             What::Gauges(process, gauges) => self.gauges(*process, gauges),
@@ -170,9 +176,10 @@ impl FiguresFold {
         for intended in self.sample.never_shown(self.now) {
             self.took(intended, self.now);
         }
-        let all = self.plan.devices.iter().flat_map(|device| &device.changes).filter(|c| carries_rev(c.kind)).count();
-        let healed = &mut self.figures.healed_by;
-        healed.never = (all as u64).saturating_sub(healed.update + healed.snapshot);
+        for (due, expires) in self.round_trips.never_answered().collect::<Vec<_>>() {
+            self.answered(due, self.now.min(expires));
+        }
+        (self.figures.healed_by, self.figures.repaired_ms, self.figures.unrepaired_ms) = self.healing.finish(self.now);
         self.figures.phases = self.phases.iter().map(OpenPhase::figures).collect();
         self.figures
     }
@@ -221,6 +228,14 @@ impl FiguresFold {
         }
     }
 
+    /// A command was answered at `at`, or given up.
+    fn answered(&mut self, due: Duration, at: Duration) {
+        let phase = self.phases.iter_mut().rev().find(|phase| phase.begins <= due);
+        if let Some(phase) = phase {
+            record(&mut phase.round_trip, micros(at.saturating_sub(due)));
+        }
+    }
+
     fn gauges(&mut self, process: Process, gauges: &[Gauge]) {
         for gauge in gauges {
             let (name, most) = if &*gauge.name == MEMORY_GAUGE {
@@ -234,31 +249,6 @@ impl FiguresFold {
             };
             let deepest = most.entry(name).or_default();
             *deepest = gauge.value.max(*deepest);
-        }
-    }
-
-    /// Who brought the changes up to this record's `rev` into the log.
-    fn healed(&mut self, appended: &Appended) {
-        let Some(Event::State(event)) = appended.event.as_deref() else { return };
-        let Some(device) = self.plan.device(event.device) else { return };
-        let (rev, snapshot) = match &event.body {
-            Body::Delta { set, .. } => (set.get("rev"), false),
-            Body::Snapshot { attributes } => (attributes.get("rev").map(|(value, _)| value), true),
-        };
-        let Some(&Value::Integer(rev)) = rev else { return };
-        let changes = &self.plan.devices[device.0 as usize].changes;
-        let rev = u32::try_from(rev).unwrap_or(0).min(changes.len() as u32);
-        let before = std::mem::replace(&mut self.in_log[device.0 as usize], rev);
-        self.in_log[device.0 as usize] = rev.max(before);
-        let opening = snapshot && event.version.seq.get() == 1;
-        for change in &changes[before as usize..rev.max(before) as usize] {
-            match change.kind {
-                ChangeKind::Detach => {}
-                // The update of its own of a device that is plugged in is the snapshot that opens its session.
-                ChangeKind::Attach if opening => self.figures.healed_by.update += 1,
-                ChangeKind::Attach | ChangeKind::Update { .. } if snapshot => self.figures.healed_by.snapshot += 1,
-                ChangeKind::Attach | ChangeKind::Update { .. } => self.figures.healed_by.update += 1,
-            }
         }
     }
 
@@ -308,7 +298,6 @@ impl FiguresFold {
 
 impl OpenPhase {
     fn new(name: Arc<str>, stage: Stage, begins: Duration) -> OpenPhase {
-        let histogram = || Histogram::new(3).expect("three digits are within 0 to 5");
         OpenPhase {
             name,
             stage,
@@ -319,6 +308,7 @@ impl OpenPhase {
             staleness: histogram(),
             lag_committed: histogram(),
             lag_reflected: histogram(),
+            round_trip: histogram(),
         }
     }
 
@@ -334,11 +324,16 @@ impl OpenPhase {
             staleness_ms: percentiles(&self.staleness, 1e-3),
             lag_committed: percentiles(&self.lag_committed, 1.0),
             lag_reflected: percentiles(&self.lag_reflected, 1.0),
+            command_ms: percentiles(&self.round_trip, 1e-3),
         }
     }
 }
 
-fn percentiles(values: &Histogram<u64>, unit: f64) -> Percentiles {
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are within 0 to 5")
+}
+
+pub(super) fn percentiles(values: &Histogram<u64>, unit: f64) -> Percentiles {
     if values.is_empty() {
         return Percentiles::default();
     }
@@ -347,15 +342,11 @@ fn percentiles(values: &Histogram<u64>, unit: f64) -> Percentiles {
     Percentiles { count: values.len(), p50: at(0.5), p99: at(0.99), p999: at(0.999), max: values.max() as f64 * unit }
 }
 
-fn record(values: &mut Histogram<u64>, value: u64) {
+pub(super) fn record(values: &mut Histogram<u64>, value: u64) {
     values.record(value).expect("a histogram that resizes takes every value");
 }
 
-fn carries_rev(kind: ChangeKind) -> bool {
-    kind != ChangeKind::Detach
-}
-
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dmp_core::{
-    event::{AttributeName, Body, Event, StateEvent, Value},
+    agent::SnapshotCause,
+    event::{AttributeName, Body, CommandName, Event, StateEvent, Value},
     id::{Epoch, Seq, Session, Version},
     time::Wall,
 };
@@ -11,8 +12,8 @@ use dmp_core::{
 use super::FiguresFold;
 use crate::{
     fleet::plan::{DeviceIndex, Plan, RaeIndex},
-    history::{Appended, Copy, Entry, Gauge, PayloadHash, Process, Publish, Stage, What},
-    scenario::{Part, Scenario},
+    history::{Appended, Copy, Down, Entry, Gauge, Issued, PayloadHash, Process, Publish, Stage, What},
+    scenario::{Addressee, Part, Scenario},
 };
 
 const TEXT: &str = r#"# What are the figures?
@@ -123,7 +124,52 @@ fn a_change_is_healed_by_what_brings_it_into_the_log_first() {
     run.appended(4_000, 1, 3, true);
     run.appended(5_000, 2, 2, false);
     let healed = run.fold.finish().healed_by;
-    assert_eq!((healed.update, healed.snapshot, healed.never), (1, 2, all - 3));
+    assert_eq!((healed.own_update, healed.snapshot.count, healed.never), (1, 2, all - 3));
+}
+
+#[test]
+fn a_missed_change_is_healed_when_the_store_reflects_what_filled_its_gap_and_not_by_a_later_update() {
+    let mut run = Run::new();
+    run.appended(3_000, 0, 2, false);
+    run.appended(3_500, 1, 4, false);
+    // Change 1 comes late, by its own update; change 3 with a snapshot that was asked for.
+    run.appended(4_000, 2, 1, false);
+    let publish = Publish { device: DEVICE, rae: RaeIndex(0), version: Run::version(5), snapshot: true };
+    run.enter(4_400, What::Cause(publish, SnapshotCause::Requested));
+    run.appended(4_500, 3, 4, true);
+    let first = run.intended_ms(1);
+    let third = run.intended_ms(3);
+    let late = first.max(third) + 10_000;
+    run.enter(late, What::Feed { partition: 0, next_offset: 3 });
+    run.enter(late + 1_000, What::Feed { partition: 0, next_offset: 4 });
+    let figures = run.fold.finish();
+    let healed = figures.healed_by;
+    assert_eq!((healed.own_update, healed.update.count, healed.requested_snapshot.count), (2, 1, 1));
+    assert_eq!(healed.snapshot.count, 0);
+    let about = |ms: f64, wanted: u64| (ms - wanted as f64).abs() <= wanted as f64 * 0.002 + 1.0;
+    assert!(about(healed.update.after_ms.max, late - first), "{healed:?}");
+    assert!(about(healed.requested_snapshot.after_ms.max, late + 1_000 - third), "{healed:?}");
+    assert_eq!((figures.repaired_ms.count, figures.unrepaired_ms.count), (1, 0));
+}
+
+#[test]
+fn a_round_trip_counts_from_the_time_a_command_was_due_until_its_first_reply_or_its_expiry() {
+    let mut run = Run::new();
+    let due = |ms| Duration::from_millis(ms);
+    for (id, to) in [(1, Addressee::Living), (2, Addressee::Living), (3, Addressee::AbsentRae)] {
+        let id = uuid::Uuid::from_u128(id);
+        let (name, rae) = (CommandName::Probe, RaeIndex(0));
+        let issued = Issued { id, due: due(3_000), expires: due(9_000), name, to, device: DEVICE, rae };
+        run.enter(3_000, What::Down(Down::Issued(Box::new(issued))));
+    }
+    for at in [3_040, 3_500] {
+        let (id, topic, payload) = (uuid::Uuid::from_u128(1), "reply".into(), PayloadHash::of(b""));
+        run.enter(at, What::Down(Down::Replied { id, error: None, topic, payload }));
+    }
+    run.enter(5_000, What::Lateness(Duration::ZERO));
+    let trips = run.fold.finish().phases[1].command_ms;
+    assert_eq!(trips.count, 2);
+    assert!((trips.p50 - 40.0).abs() < 1.0 && (trips.max - 2_000.0).abs() < 5.0, "{trips:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{Terminal, brief, directory, summary, write};
 use crate::{
     check::verdict::{CheckId, CheckResult, Class, Moment, Outcome, Verdict, Witness},
     history::Stage,
-    observe::{FaultFigures, Figures, HealedBy, Percentiles, PhaseFigures, Point},
+    observe::{FaultFigures, Figures, Healed, HealedBy, Percentiles, PhaseFigures, Point},
     run::{Environment, Progress, RunOutcome, Sabotage},
     scenario::Scenario,
 };
@@ -53,6 +53,7 @@ fn outcome() -> RunOutcome {
         staleness_ms: percentiles(0.0, 140.0, 2_210.0),
         lag_committed: percentiles(320.0, 2_900.0, 12_004.0),
         lag_reflected: percentiles(3.0, 120.0, 11_020.0),
+        command_ms: percentiles(8.0, 31.0, 40.0),
     };
     let series = (0..=40u32).map(|second| Point {
         at_s: f64::from(second),
@@ -62,7 +63,14 @@ fn outcome() -> RunOutcome {
     let figures = Figures {
         phases: vec![phase("warm-up", Stage::WarmUp, 0.0, 4.0), phase("burst", Stage::Load, 4.0, 14.0)],
         series: series.collect(),
-        healed_by: HealedBy { update: 23_040, snapshot: 412, never: 0 },
+        healed_by: HealedBy {
+            own_update: 23_040,
+            snapshot: Healed { count: 400, after_ms: percentiles(14_900.0, 29_000.0, 31_000.0) },
+            requested_snapshot: Healed { count: 12, after_ms: percentiles(2_300.0, 3_100.0, 3_200.0) },
+            ..HealedBy::default()
+        },
+        repaired_ms: Percentiles::default(),
+        unrepaired_ms: Percentiles::default(),
         faults: vec![
             FaultFigures { what: "missed_updates share 0.02".to_owned(), began_s: 5.0, ended_s: Some(15.0) },
             FaultFigures { what: "kill bridge 0".to_owned(), began_s: 15.0, ended_s: None },
@@ -119,7 +127,9 @@ fn a_summary_names_verdict_checks_witness_timeline_file_and_how_to_see_it_again(
         "C5b  start position       not seen",
         "37 in all, the first 1",
         "17.950 s  change 12 intended",
-        "update 23,040 (98.24 %), snapshot 412 (1.76 %), never 0 (0.00 %)",
+        "23,452, of which 412 (1.76 %) were missed at first",
+        "snapshot 400 (median 14.9 s, p99 29.0 s), requested snapshot 12 (median 2.3 s, p99 3.1 s)",
+        "burst 900: p50 8 ms, p99 31 ms, max 40 ms",
         "peak 12,004 records",
         "reports/quick/x-7/result.json",
         "fleetproof run scenarios/quick.toml --seed 7",

@@ -193,6 +193,36 @@ pub enum FaultKind {
         #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
+    /// This share of commands is lost between broker and agent.
+    CommandLoss {
+        /// Share of commands, 0 to 1.
+        share: f64,
+        /// How long.
+        #[serde(serialize_with = "as_text")]
+        lasts: Duration,
+    },
+    /// This share of commands reaches the agent a second time, later.
+    CommandDuplicates {
+        /// Share of commands, 0 to 1.
+        share: f64,
+        /// Most time between the two.
+        #[serde(serialize_with = "as_text")]
+        delay: Duration,
+        /// How long.
+        #[serde(serialize_with = "as_text")]
+        lasts: Duration,
+    },
+    /// This share of commands reaches the agent late.
+    LateCommands {
+        /// Share of commands, 0 to 1.
+        share: f64,
+        /// Most time by which it is late.
+        #[serde(serialize_with = "as_text")]
+        delay: Duration,
+        /// How long.
+        #[serde(serialize_with = "as_text")]
+        lasts: Duration,
+    },
     /// Each write takes longer.
     SlowStore {
         /// Additional time per write.
@@ -249,10 +279,12 @@ impl FaultKind {
             | FaultKind::SlowLink { lasts, .. }
             | FaultKind::ThrottledStore { lasts, .. }
             | FaultKind::SlowStore { lasts, .. }
+            | FaultKind::CommandLoss { lasts, .. }
             | FaultKind::ClockDrift { lasts, .. } => *lasts,
-            FaultKind::Duplicates { delay, lasts, .. } | FaultKind::DelayedTails { delay, lasts, .. } => {
-                *lasts + *delay
-            }
+            FaultKind::Duplicates { delay, lasts, .. }
+            | FaultKind::DelayedTails { delay, lasts, .. }
+            | FaultKind::CommandDuplicates { delay, lasts, .. }
+            | FaultKind::LateCommands { delay, lasts, .. } => *lasts + *delay,
             FaultKind::Reboot { down, .. } | FaultKind::Wipe { down, .. } => *down,
             FaultKind::Kill { back_after, .. } => *back_after,
             FaultKind::ClockStep { lasts, .. } => lasts.unwrap_or_default(),
@@ -283,6 +315,9 @@ impl FaultKind {
             | FaultKind::CutLink { .. }
             | FaultKind::SlowLink { .. }
             | FaultKind::ThrottledStore { .. }
+            | FaultKind::CommandLoss { .. }
+            | FaultKind::CommandDuplicates { .. }
+            | FaultKind::LateCommands { .. }
             | FaultKind::SlowStore { .. } => None,
         }
     }
@@ -310,6 +345,9 @@ impl FaultKind {
             | FaultKind::CutLink { .. }
             | FaultKind::SlowLink { .. }
             | FaultKind::ThrottledStore { .. }
+            | FaultKind::CommandLoss { .. }
+            | FaultKind::CommandDuplicates { .. }
+            | FaultKind::LateCommands { .. }
             | FaultKind::SlowStore { .. } => false,
         }
     }
@@ -338,6 +376,9 @@ impl FaultKind {
             FaultKind::SlowLink { .. } => "slow_link",
             FaultKind::ThrottledStore { .. } => "throttled_store",
             FaultKind::SlowStore { .. } => "slow_store",
+            FaultKind::CommandLoss { .. } => "command_loss",
+            FaultKind::CommandDuplicates { .. } => "command_duplicates",
+            FaultKind::LateCommands { .. } => "late_commands",
         }
     }
 }

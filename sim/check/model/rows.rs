@@ -132,6 +132,11 @@ impl Rows {
         &self.names[usize::from(number)]
     }
 
+    /// The device is to be compared with the next read, though its rows are as they were.
+    pub(super) fn expect(&mut self, device: DeviceIndex) {
+        self.touched.insert(device);
+    }
+
     /// The devices with differences since the last call.
     pub(super) fn take_touched(&mut self) -> BTreeSet<DeviceIndex> {
         std::mem::take(&mut self.touched)

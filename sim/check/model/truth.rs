@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use dmp_core::event::{AttributeName, CONNECTION, Value};
 
-use super::{Digest, Ledger, Rows, Source};
-use crate::fleet::plan::{ATTRIBUTES, ChangeNumber, DeviceIndex, Plan};
+use super::{Commands, Digest, Ledger, Rows, Source};
+use crate::fleet::plan::{ATTRIBUTES, COMMANDED, ChangeNumber, DeviceIndex, Plan};
 
 /// How a device differs from the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +73,13 @@ impl Truth {
     }
 
     /// Compares the `touched` devices, and those that the plan changed since the last read.
+    #[expect(clippy::too_many_arguments, reason = "one comparison of all that is known; called once")]
     pub(super) fn read(
         &mut self,
         plan: &Plan,
         rows: &Rows,
         ledger: &Ledger,
+        commands: &Commands,
         touched: &mut BTreeSet<DeviceIndex>,
         planned: Option<Duration>,
         at: Duration,
@@ -97,7 +99,7 @@ impl Truth {
         }
         let mut moved = false;
         for &device in touched.iter() {
-            moved |= match difference(plan, rows, ledger, device, planned) {
+            moved |= match difference(plan, rows, ledger, commands, device, planned) {
                 Some(_) => self.behind.insert(device),
                 None => self.behind.remove(&device),
             };
@@ -114,6 +116,7 @@ pub(in crate::check) fn difference(
     plan: &Plan,
     rows: &Rows,
     ledger: &Ledger,
+    commands: &Commands,
     device: DeviceIndex,
     planned: Option<Duration>,
 ) -> Option<Difference> {
@@ -127,7 +130,8 @@ pub(in crate::check) fn difference(
         return Some(Difference::NotShown);
     }
     let change = planned.map_or(ChangeNumber(0), |planned| plan.change_at(device, planned));
-    let different = difference_to(plan, rows, device, change)?;
+    let commanded = || commanded_difference(commands, rows, device);
+    let different = difference_to(plan, rows, device, change).or_else(commanded)?;
     let lost_from = plan.devices[device.0 as usize].lost_from;
     let lost = lost_from.zip(planned).is_some_and(|(from, planned)| from <= planned);
     (!lost || !is_as_last_told(plan, rows, ledger, device, change)).then_some(different)
@@ -148,7 +152,7 @@ fn difference_to(plan: &Plan, rows: &Rows, device: DeviceIndex, change: ChangeNu
     planned_names
         .or_else(|| connection_difference(plan, rows, device, change))
         .or_else(|| {
-            let known = |name: &str| name == CONNECTION || ATTRIBUTES.contains(&name);
+            let known = |name: &str| name == CONNECTION || name == COMMANDED || ATTRIBUTES.contains(&name);
             let extra = rows.shown(device).find(|(name, _)| !known(name.as_str()));
             extra.map(|(name, _)| Difference::TooMuch(name.clone()))
         })
@@ -183,6 +187,19 @@ fn connection_difference(plan: &Plan, rows: &Rows, device: DeviceIndex, change: 
     match rows.get(device, CONNECTION).filter(|row| row.shown) {
         None => Some(Difference::Missing(name())),
         Some(row) => (row.digest != Digest::of(&Value::Text(wanted.into()))).then(|| Difference::Other(name())),
+    }
+}
+
+/// How what only commands change differs from what the device was last told to be.
+fn commanded_difference(commands: &Commands, rows: &Rows, device: DeviceIndex) -> Option<Difference> {
+    let name = || AttributeName::try_from(COMMANDED).expect("valid by hand");
+    match (rows.get(device, COMMANDED).filter(|row| row.shown), commands.last_change(device)) {
+        (None, None) => None,
+        (None, Some(_)) => Some(Difference::Missing(name())),
+        (Some(_), None) => Some(Difference::TooMuch(name())),
+        (Some(row), Some(id)) => {
+            (row.digest != Digest::of(&Value::Text(id.to_string().into()))).then(|| Difference::Other(name()))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dmp_core::{
-    event::{AttributeName, Body, Event, StateEvent, Topic, Value},
+    event::{AttributeName, Body, Event, Presence, PresenceState, StateEvent, Topic, Value},
     id::{Device, Epoch, Seq, Session, Version},
     merge::DeviceState,
     time::Wall,
@@ -18,7 +18,7 @@ use crate::{
         Checks, Observable,
         verdict::{CheckId, CheckResult, Outcome},
     },
-    fleet::plan::{ATTRIBUTES, ChangeKind, ChangeNumber, DeviceIndex, Plan, attribute},
+    fleet::plan::{ATTRIBUTES, ChangeKind, ChangeNumber, DeviceIndex, Plan, RaeIndex, attribute},
     history::{Appended, Copy, DeadSource, Entry, Gauge, PayloadHash, Process, Publish, Read, Stage, What},
     observe::{Figures, FiguresFold},
     scenario::{Part, Scenario},
@@ -69,6 +69,8 @@ pub(super) struct Story {
     pub(super) entries: Vec<Entry>,
     pub(super) at: Duration,
     pub(super) store: BTreeMap<Device, DeviceState>,
+    /// Whether records have receive times; without, all are received at once.
+    pub(super) stamped: bool,
     load: Duration,
     shown: BTreeMap<Device, Shown>,
     seqs: BTreeMap<DeviceIndex, (Seq, BTreeMap<AttributeName, Seq>)>,
@@ -90,6 +92,7 @@ impl Story {
             entries: Vec::new(),
             at: Duration::ZERO,
             store: BTreeMap::new(),
+            stamped: false,
             load: Duration::ZERO,
             shown: BTreeMap::new(),
             seqs: BTreeMap::new(),
@@ -106,24 +109,28 @@ impl Story {
 
     pub(super) fn begun_of(text: &str) -> Story {
         let mut story = Story::of(text);
-        story.phase("warm-up", Stage::WarmUp);
-        story.enter(What::ProcessStarted(BRIDGE));
-        story.enter(What::ProcessStarted(REGISTRY));
-        for rae in 0..story.plan.raes.len() as u32 {
-            story.enter(What::Online(crate::fleet::plan::RaeIndex(rae)));
-        }
-        for device in story.devices() {
-            let opening = story.snapshot(device, 0);
-            story.passes(&opening);
-        }
-        story.second();
-        story.load = story.at;
-        story.phase("steady", Stage::Load);
+        story.begin();
         story
     }
 
-    pub(super) fn begin_of_load(&self) -> Duration {
-        self.load
+    /// The fleet comes online and is onboarded; load begins.
+    pub(super) fn begin(&mut self) {
+        self.phase("warm-up", Stage::WarmUp);
+        self.enter(What::ProcessStarted(BRIDGE));
+        self.enter(What::ProcessStarted(REGISTRY));
+        for rae in (0..self.plan.raes.len() as u32).map(RaeIndex) {
+            self.enter(What::Online(rae));
+            let rae = self.plan.raes[rae.0 as usize].serial.clone();
+            let presence = Presence { boot: Epoch::FIRST, connection: Seq::FIRST, state: PresenceState::Online };
+            self.enter(What::Presence { rae, presence });
+        }
+        for device in self.devices() {
+            let opening = self.snapshot(device, 0);
+            self.passes(&opening);
+        }
+        self.second();
+        self.load = self.at;
+        self.phase("steady", Stage::Load);
     }
 
     /// A whole run in which everything goes well.
@@ -309,7 +316,7 @@ impl Story {
             offset,
             key: key.clone(),
             payload,
-            timestamp_ms: 0,
+            timestamp_ms: if self.stamped { self.at.as_millis() as i64 } else { 0 },
             retained: false,
             event,
             poison,

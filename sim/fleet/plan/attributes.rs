@@ -10,6 +10,9 @@ use super::{ChangeNumber, DeviceIndex, Plan};
 pub const ATTRIBUTES: [&str; 10] =
     ["rev", "report", "availability", "firmware", "ip", "mac", "charging", "temperature", "esn", "sdk_version"];
 
+/// The attribute of a device that only commands change, to their id; absent until the first one.
+pub const COMMANDED: &str = "commanded";
+
 pub(super) const REV: usize = 0;
 pub(super) const REPORT: usize = 1;
 /// `esn` and `sdk_version` come and go; the others are always there.

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    history::{Appended, DeadSource, PayloadHash, What},
+    history::{Appended, DeadSource, Down, PayloadHash, What},
     live::journal::Journal,
 };
 
@@ -106,6 +106,9 @@ fn appended(record: Tailed) -> Appended {
 fn dead_letter(record: &Tailed) -> What {
     let number = |name| header_of(record, name).and_then(|text| text.parse::<i64>().ok());
     let topic = header_of(record, header::SOURCE_TOPIC).unwrap_or_default();
+    if topic == kafka_topic::COMMANDS {
+        return What::Down(Down::Malformed);
+    }
     let source = match (number(header::SOURCE_PARTITION), number(header::SOURCE_OFFSET)) {
         (Some(partition), Some(offset)) => DeadSource::Log(i32::try_from(partition).unwrap_or(-1), offset),
         (_, _) => DeadSource::Mqtt(topic.into()),

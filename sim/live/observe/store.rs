@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dmp_core::{event::kafka_topic, id::Device};
+use dmp_core::{
+    event::{Presence, kafka_topic},
+    id::{Device, Rae},
+};
 use dmp_service::{
     kafka::inspect::Inspector,
     store::{Record, Store},
@@ -64,7 +67,7 @@ impl<S: Store> StoreReader<S> {
     }
 
     async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
-        let mut last = BTreeMap::new();
+        let mut last = Shown::default();
         let mut pause = EVERY;
         loop {
             let done = tokio::select! {
@@ -87,22 +90,32 @@ impl<S: Store> StoreReader<S> {
         }
     }
 
-    async fn read(&mut self, last: &mut BTreeMap<Device, Record>) -> anyhow::Result<()> {
+    async fn read(&mut self, last: &mut Shown) -> anyhow::Result<()> {
         let committed: Vec<_> = self.inspector.committed(kafka_topic::EVENTS).await?.into_iter().collect();
         let began = self.clock.at();
         let rows = self.store.records().await?;
+        let presence = self.store.presence().await?;
         let at = self.clock.at();
         let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
         // The rows may reflect what is not committed yet, so that is to be in the history too before they are.
         if !self.entered.wait(&ends, LOG_WITHIN).await {
             anyhow::bail!("the harness's own reader of the log is behind the ends of its partitions");
         }
-        let mut entries = differences(at, last, &rows);
+        let mut entries = differences(at, &last.rows, &rows);
+        let other = presence.iter().filter(|(rae, presence)| last.presence.get(*rae) != Some(*presence));
+        entries.extend(other.map(|(rae, &presence)| Entry { at, what: What::Presence { rae: rae.clone(), presence } }));
         entries.push(Entry { at, what: What::Read(Read { began, committed, ends, devices: rows.len() }) });
         self.journal.enter_all(&mut entries).await;
-        *last = rows;
+        *last = Shown { rows, presence };
         Ok(())
     }
+}
+
+/// What a read of the store showed.
+#[derive(Default)]
+struct Shown {
+    rows: BTreeMap<Device, Record>,
+    presence: BTreeMap<Rae, Presence>,
 }
 
 /// What is other in `now` than in `last`.
@@ -119,6 +132,9 @@ fn differences(at: Duration, last: &BTreeMap<Device, Record>, now: &BTreeMap<Dev
         }
         if before.is_none_or(|before| (before.floor, &before.rae) != (record.floor, &record.rae)) {
             enter(What::Floor { device, version: record.floor, rae: record.rae.clone() });
+        }
+        if before.is_some_and(|before| before.stale) != record.stale {
+            enter(What::Stale { device, stale: record.stale });
         }
         for name in before.iter().flat_map(|before| before.attributes.keys()) {
             if !record.attributes.contains_key(name) {

@@ -6,14 +6,14 @@ use std::{
 };
 
 use dmp_core::{
-    agent::{Effect, Event, Fact, Published, SaveOutcome, SetOutcome},
+    agent::{Effect, Event, Fact, Published, SaveOutcome, SnapshotCause},
     core::{ConnectionId, Core},
     id::{Device, Version},
 };
 use dmp_service::mqtt::{Client, ConnectOptions, Incoming};
 
 use super::LiveRae;
-use crate::history::{Copy, Publish, What};
+use crate::history::{Copy, Down, Publish, What};
 
 /// Keep-alive of the fleet's connections: a half-open one is found within it, and thousands of pings cost little.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ impl LiveRae {
                 None => self.step(Some(Event::Acknowledged(connection, packet))),
             },
             Incoming::Subscribed(packet) => self.step(Some(Event::Subscribed(connection, packet))),
-            Incoming::Message(message) => self.step(Some(Event::Message(connection, message))),
+            Incoming::Message(message) => self.message(connection, message),
             Incoming::Closed(reason) => {
                 tracing::debug!(rae = %self.shared.plan.raes[self.index.0 as usize].serial, %reason, "connection closed");
                 if self.connection == Some(connection) {
@@ -90,6 +90,7 @@ impl LiveRae {
                     return Some(Event::Disconnected(connection));
                 }
                 self.connection = Some(connection);
+                self.stays = will.is_some();
                 let client_id = self.client_id(will.is_some());
                 let options =
                     ConnectOptions { client_id, clean_session: true, keep_alive: KEEP_ALIVE, will, credentials: None };
@@ -106,12 +107,8 @@ impl LiveRae {
                 return Some(Event::Saved(id, SaveOutcome::Durable));
             }
             Effect::Probe(id, hardware) => return Some(Event::Probed(id, self.probe(&hardware))),
-            // What a planned device is stands in its plan alone.
-            Effect::Set { id, .. } => {
-                return Some(Event::SetDone(
-                    id,
-                    SetOutcome::Refused("a planned device changes by its plan".to_owned()),
-                ));
+            Effect::Set { id, hardware, set, unset } => {
+                return Some(Event::SetDone(id, self.set(&hardware, &set, &unset)));
             }
             Effect::Stopped => self.stopped = true,
             Effect::Fact(fact) => self.fact(fact),
@@ -121,10 +118,8 @@ impl LiveRae {
 
     fn fact(&mut self, fact: Fact) {
         match fact {
-            Fact::Recorded(Published::Delta(device, version)) => self.enter_of(device, version, false, What::Recorded),
-            Fact::Recorded(Published::Snapshot(device, version, _)) => {
-                self.enter_of(device, version, true, What::Recorded);
-            }
+            Fact::Recorded(Published::Delta(device, version)) => self.recorded(device, version, None),
+            Fact::Recorded(Published::Snapshot(device, version, cause)) => self.recorded(device, version, Some(cause)),
             Fact::Acknowledged(Published::Delta(device, version)) => self.acknowledged(device, version, false),
             Fact::Acknowledged(Published::Snapshot(device, version, _)) => self.acknowledged(device, version, true),
             Fact::Shed(device, version) => self.enter_of(device, version, false, What::Shed),
@@ -134,12 +129,23 @@ impl LiveRae {
             | Fact::RefusedDevice(_)
             | Fact::SaveRetried
             | Fact::Forgotten(_)
-            | Fact::TookCommand(..)
-            | Fact::ExecutedCommand { .. }
-            | Fact::RepeatedCommand(_)
-            | Fact::RefusedCommand { .. }
             | Fact::Outbox(_) => {}
+            Fact::TookCommand(id, _) => self.enter(What::Down(Down::Taken { rae: self.index, id })),
+            Fact::ExecutedCommand { id, ok, .. } => self.enter(What::Down(Down::Executed { rae: self.index, id, ok })),
+            Fact::RepeatedCommand(id) => self.enter(What::Down(Down::Repeated { rae: self.index, id })),
+            Fact::RefusedCommand { id, reason, replied } => {
+                self.enter(What::Down(Down::Refused { rae: self.index, id, reason, replied }));
+            }
         }
+    }
+
+    fn recorded(&mut self, device: Device, version: Version, cause: Option<SnapshotCause>) {
+        let Some(publish) = self.publish_of(device, version, cause.is_some()) else { return };
+        self.shared.directory.recorded(&publish);
+        if let Some(cause) = cause {
+            self.enter(What::Cause(publish, cause));
+        }
+        self.enter(What::Recorded(publish));
     }
 
     fn acknowledged(&mut self, device: Device, version: Version, snapshot: bool) {

@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use dmp_core::{
     agent::{Event, Probe},
-    event::AttributeName,
+    event::{AttributeName, Value},
 };
 
 use super::LiveRae;
-use crate::fleet::plan::{ATTRIBUTES, ChangeKind, ChangeNumber, DeviceIndex, Names, attribute};
+use crate::fleet::plan::{ATTRIBUTES, COMMANDED, ChangeKind, ChangeNumber, DeviceIndex, Names, attribute};
 
 impl LiveRae {
     /// Lets everything happen that is due.
@@ -56,7 +56,14 @@ impl LiveRae {
 
     pub(super) fn probe(&self, hardware: &str) -> Probe {
         let found = self.here().find(|&(device, _)| *self.shared.plan.devices[device.0 as usize].hardware == *hardware);
-        found.map_or(Probe::Absent, |(device, change)| Probe::Found(self.shared.plan.record(device, change)))
+        found.map_or(Probe::Absent, |(device, change)| {
+            let mut record = self.shared.plan.record(device, change);
+            if let Some(id) = self.shared.directory.of(device).commanded {
+                let name = AttributeName::try_from(COMMANDED).expect("valid by hand");
+                record.insert(name, Value::Text(id.to_string().into()));
+            }
+            Probe::Found(record)
+        })
     }
 
     /// The devices that are plugged in here now, each with its last change.

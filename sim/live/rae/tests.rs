@@ -33,6 +33,7 @@ fn shared(text: &str) -> Arc<Shared> {
         tampering: Tampering::new(&scenario),
         dialer: Arc::new(Dialer::new(endpoint, &Default::default()).expect("plain TCP")),
         lateness_us: AtomicU64::default(),
+        directory: Arc::new(Directory::new(1_000)),
         scenario,
         clock,
         load,

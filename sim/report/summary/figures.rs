@@ -5,7 +5,7 @@ use super::super::{
     layout::{Align, Terminal, columns, wrapped},
 };
 use crate::{
-    observe::{FaultFigures, Figures, HealedBy, Percentiles, PhaseFigures},
+    observe::{FaultFigures, Figures, Healed, HealedBy, Percentiles, PhaseFigures},
     run::RunOutcome,
     scenario::quantity::show_whole,
 };
@@ -66,7 +66,7 @@ pub(super) fn lag(outcome: &RunOutcome, terminal: Terminal) -> String {
 
 /// Convergence, who healed what, faults, lateness and memory.
 pub(super) fn facts(outcome: &RunOutcome, terminal: Terminal) -> String {
-    let Figures { healed_by, faults, memory_bytes, lateness_ms_max, converged_after_s, .. } = &outcome.figures;
+    let Figures { phases, healed_by, faults, memory_bytes, lateness_ms_max, converged_after_s, .. } = &outcome.figures;
     let mut rows = vec![
         (
             "converged",
@@ -75,7 +75,9 @@ pub(super) fn facts(outcome: &RunOutcome, terminal: Terminal) -> String {
                 None => "never".to_owned(),
             },
         ),
+        ("changes", changes(*healed_by)),
         ("healed by", healed(*healed_by)),
+        ("commands", commands(phases)),
     ];
     let label = |first: bool| if first { "faults" } else { "" };
     rows.extend(faults.iter().enumerate().map(|(index, fault)| (label(index == 0), held(fault))));
@@ -90,10 +92,33 @@ pub(super) fn facts(outcome: &RunOutcome, terminal: Terminal) -> String {
     text
 }
 
-fn healed(HealedBy { update, snapshot, never }: HealedBy) -> String {
-    let all = (update + snapshot + never).max(1) as f64;
-    let part = |word, count: u64| format!("{word} {} ({:.2} %)", show_whole(count), count as f64 / all * 100.0);
-    [part("update", update), part("snapshot", snapshot), part("never", never)].join(", ")
+/// What brought the changes into the log; of those that were missed, what healed them and when.
+fn changes(healed: HealedBy) -> String {
+    let HealedBy { own_update, update, snapshot, requested_snapshot, never } = healed;
+    let missed = update.count + snapshot.count + requested_snapshot.count + never;
+    let all = own_update + missed;
+    let part = missed as f64 / all.max(1) as f64 * 100.0;
+    format!("{}, of which {} ({part:.2} %) were missed at first", show_whole(all), show_whole(missed))
+}
+
+fn healed(HealedBy { update, snapshot, requested_snapshot, never, .. }: HealedBy) -> String {
+    let ways = [("late update", update), ("snapshot", snapshot), ("requested snapshot", requested_snapshot)];
+    let ways = ways.into_iter().filter(|(_, healed)| healed.count > 0).map(|(word, Healed { count, after_ms })| {
+        let [median, p99] = [after_ms.p50, after_ms.p99].map(|ms| ms / 1e3);
+        format!("{word} {} (median {median:.1} s, p99 {p99:.1} s)", show_whole(count))
+    });
+    let never = (never > 0).then(|| format!("never {}", show_whole(never)));
+    ways.chain(never).collect::<Vec<_>>().join(", ")
+}
+
+/// Round trips of commands, per phase.
+fn commands(phases: &[PhaseFigures]) -> String {
+    let sent = phases.iter().filter(|phase| phase.command_ms.count > 0);
+    let shown = sent.map(|PhaseFigures { name, command_ms, .. }| {
+        let Percentiles { count, p50, p99, max, .. } = command_ms;
+        format!("{name} {}: p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms", show_whole(*count))
+    });
+    shown.collect::<Vec<_>>().join("; ")
 }
 
 fn held(fault: &FaultFigures) -> String {

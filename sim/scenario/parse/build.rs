@@ -1,6 +1,7 @@
 //! From the form of a scenario to a valid one: ranges, defaults, and what must fit together.
 
 mod builder;
+mod commands;
 mod faults;
 
 use std::{ops::Range, time::Duration};
@@ -35,11 +36,21 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
     let seed = builder.whole(&root, "seed", raw.seed, 0..=i64::MAX as u64, Fallback::Value(1));
     let fleet = fleet(builder, raw.fleet);
     let pipeline = pipeline(builder, raw.pipeline);
-    let phases = phases(builder, raw.phase);
+    let phases = phases(builder, raw.phase, pipeline.repair);
     let checks = checks(builder, raw.checks);
-    let mut scenario =
-        Scenario { name: name.to_owned(), question, seed, fleet, pipeline, phases, faults: Vec::new(), checks };
+    let mut scenario = Scenario {
+        name: name.to_owned(),
+        question,
+        seed,
+        fleet,
+        pipeline,
+        phases,
+        faults: Vec::new(),
+        commands: Vec::new(),
+        checks,
+    };
     scenario.faults = faults::faults(builder, raw.fault, &scenario);
+    scenario.commands = commands::commands(builder, raw.command, &scenario);
     scenario
 }
 
@@ -112,6 +123,8 @@ fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>) -> Pipeline {
         commit_every: length("commit_every", raw.commit_every, 10 * MILLISECOND..=60 * SECOND, SECOND),
         session_timeout: length("session_timeout", raw.session_timeout, SECOND..=300 * SECOND, 6 * SECOND),
         clean_every: length("clean_every", raw.clean_every, 100 * MILLISECOND..=HOUR, 5 * SECOND),
+        repair: raw.repair.is_none_or(Spanned::into_inner),
+        gap_wait: length("gap_wait", raw.gap_wait, 100 * MILLISECOND..=HOUR, 2 * SECOND),
     };
     if !shard_groups.is_power_of_two() {
         let what = format!("{shard_groups} does not divide the 16 shards evenly");
@@ -124,7 +137,7 @@ fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>) -> Pipeline {
     pipeline
 }
 
-fn phases(builder: &mut Builder<'_>, raw: Vec<Spanned<RawPhase>>) -> Vec<Phase> {
+fn phases(builder: &mut Builder<'_>, raw: Vec<Spanned<RawPhase>>, mut repair: bool) -> Vec<Phase> {
     if raw.is_empty() {
         builder.missing(&Table::root(), "phase", "a scenario needs at least one [[phase]] with `name` and `lasts`");
     }
@@ -136,10 +149,11 @@ fn phases(builder: &mut Builder<'_>, raw: Vec<Spanned<RawPhase>>) -> Vec<Phase> 
         let name = phase_name(builder, &table, raw.name, &phases);
         let lasts = builder.required_length(&table, "lasts", raw.lasts, 100 * MILLISECOND..=DAY);
         let rate = builder.number(&table, "rate", raw.rate, 0.0..=1_000.0, Fallback::Value(1.0));
+        repair = raw.repair.map_or(repair, Spanned::into_inner);
         let span = raw.canary.as_ref().map(Spanned::span);
         let canary = raw.canary.map(|raw| canary(builder, &table, raw, lasts));
         canaries.extend(canary.as_ref().zip(span).map(|(canary, span)| (index, canary.clone(), span)));
-        phases.push(Phase { name, lasts, rate, canary });
+        phases.push(Phase { name, lasts, rate, repair, canary });
     }
     let load: Duration = phases.iter().map(|phase| phase.lasts).sum();
     for (index, canary, span) in canaries {
@@ -195,7 +209,15 @@ fn checks(builder: &mut Builder<'_>, raw: Field<RawChecks>) -> Checks {
         quiet_lag: builder.whole(&table, "quiet_lag", raw.quiet_lag, records, Fallback::Value(300)),
         staleness_p99: builder.at_most_length(&table, "staleness_p99", raw.staleness_p99, times.clone()),
         stalled_at_most: builder.length(&table, "stalled_at_most", raw.stalled_at_most, times.clone(), 10 * SECOND),
-        lateness_at_most: builder.length(&table, "lateness_at_most", raw.lateness_at_most, times, 500 * MILLISECOND),
+        lateness_at_most: builder.length(
+            &table,
+            "lateness_at_most",
+            raw.lateness_at_most,
+            times.clone(),
+            500 * MILLISECOND,
+        ),
+        command_p99: builder.at_most_length(&table, "command_p99", raw.command_p99, times),
+        repair_ratio: builder.at_most_number(&table, "repair_ratio", raw.repair_ratio, 0.0..=1.0),
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{
 use toml::Spanned;
 
 use crate::scenario::{
-    OldRae, Part, PoisonKind,
+    Addressee, Ask, OldRae, Part, PoisonKind,
     quantity::{A_DURATION, A_SHIFT, A_SIZE, Shift, parse_duration, parse_shift, parse_size},
 };
 
@@ -29,6 +29,8 @@ pub(super) struct RawScenario {
     pub(super) phase: Vec<Spanned<RawPhase>>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<RawFault>>,
+    #[serde(default)]
+    pub(super) command: Vec<Spanned<RawCommand>>,
     pub(super) checks: Field<RawChecks>,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct RawPipeline {
     pub(super) commit_every: Field<Length>,
     pub(super) session_timeout: Field<Length>,
     pub(super) clean_every: Field<Length>,
+    pub(super) repair: Field<bool>,
+    pub(super) gap_wait: Field<Length>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,6 +75,7 @@ pub(super) struct RawPhase {
     pub(super) name: Field<String>,
     pub(super) lasts: Field<Length>,
     pub(super) rate: Field<Number>,
+    pub(super) repair: Field<bool>,
     pub(super) canary: Field<RawCanary>,
 }
 
@@ -94,6 +99,8 @@ pub(super) struct RawChecks {
     pub(super) staleness_p99: Field<AtMost<Length>>,
     pub(super) stalled_at_most: Field<Length>,
     pub(super) lateness_at_most: Field<Length>,
+    pub(super) command_p99: Field<AtMost<Length>>,
+    pub(super) repair_ratio: Field<AtMost<Number>>,
 }
 
 /// `{ at_most = 20_000 }`.
@@ -129,6 +136,20 @@ pub(super) struct RawFault {
     pub(super) slow_link: Field<RawSlowLink>,
     pub(super) throttled_store: Field<RawThrottledStore>,
     pub(super) slow_store: Field<RawSlowStore>,
+    pub(super) command_loss: Field<ShareLasts>,
+    pub(super) command_duplicates: Field<ShareDelayLasts>,
+    pub(super) late_commands: Field<ShareDelayLasts>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCommand {
+    pub(super) at: Field<String>,
+    pub(super) kind: Field<Ask>,
+    pub(super) count: Field<Whole>,
+    pub(super) over: Field<Length>,
+    pub(super) expires_after: Field<Length>,
+    pub(super) to: Field<Addressee>,
 }
 
 #[derive(Debug, Deserialize)]

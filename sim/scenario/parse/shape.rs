@@ -16,6 +16,9 @@ use super::{error::Problem, raw::RawScenario, source::Source};
 /// Errors of form that are reported at once: enough for a file full of typos, and an end if taking out never helps.
 const MOST_PROBLEMS: usize = 50;
 
+/// The lists of a scenario.
+const LISTS: [&str; 3] = ["phase", "fault", "command"];
+
 /// The form of `source`, and what had to be left out of it because it is wrong.
 ///
 /// # Errors
@@ -136,10 +139,10 @@ fn path_in(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Vec<Step> {
     }
 }
 
-/// Takes out every list but those of phases and faults: serde would read a list where a table is meant, field by field.
+/// Takes out every list but those that a scenario has: serde would read a list where a table is meant, field by field.
 fn refuse_lists(source: &Source, table: &mut DeTable<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for list in ["phase", "fault"] {
+    for list in LISTS {
         let Some(value) = table.get(list) else { continue };
         let wrong = match value.get_ref() {
             DeValue::Array(entries) => entries.iter().find(|entry| !matches!(entry.get_ref(), DeValue::Table(_))),
@@ -154,7 +157,7 @@ fn refuse_lists(source: &Source, table: &mut DeTable<'_>) -> Vec<Problem> {
     let mut lists = Vec::new();
     lists_in(table, &[], &mut lists);
     for (path, span) in lists {
-        let (place, help) = (source.place(&span), "only [[phase]] and [[fault]] are lists".to_owned());
+        let (place, help) = (source.place(&span), "only [[phase]], [[fault]] and [[command]] are lists".to_owned());
         problems.push(Problem::new(
             place,
             show(&path),
@@ -171,7 +174,7 @@ fn lists_in(table: &DeTable<'_>, path: &[Step], lists: &mut Vec<(Vec<Step>, Rang
         let path = [path, &[Step::Key(key.get_ref().to_string())]].concat();
         match value.get_ref() {
             DeValue::Table(table) => lists_in(table, &path, lists),
-            DeValue::Array(entries) if path.len() == 1 && ["phase", "fault"].contains(&key.get_ref().as_ref()) => {
+            DeValue::Array(entries) if path.len() == 1 && LISTS.contains(&key.get_ref().as_ref()) => {
                 for (index, entry) in entries.iter().enumerate() {
                     let path = [path.as_slice(), &[Step::Index(index)]].concat();
                     if let DeValue::Table(table) = entry.get_ref() {

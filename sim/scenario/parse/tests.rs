@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Override, Problem, ScenarioError};
-use crate::scenario::{FaultKind, OldRae, Part, Scenario, quantity::Shift};
+use crate::scenario::{Addressee, Ask, FaultKind, OldRae, Part, Scenario, quantity::Shift};
 
 /// A correct scenario, of which each test breaks something. Its lines are counted from 1.
 const CORRECT: &str = r#"# Does the registry catch up after a burst?
@@ -81,7 +81,7 @@ fn a_value_of_the_wrong_type_is_named_with_the_right_one() {
     refused("rate = 8.0", "rate = true", 15, "phase[1].rate", "expected a number");
     refused("lasts = \"5s\"", "lasts = 5", 11, "phase[0].lasts", "expected a duration such as");
     refused("{ at_most = 20_000 }", "20_000", 21, "checks.lag_peak", "such as { at_most = 20_000 }");
-    refused("[fleet]\nraes", "[[fleet]]\nraes", 3, "fleet", "only [[phase]] and [[fault]] are lists");
+    refused("[fleet]\nraes", "[[fleet]]\nraes", 3, "fleet", "only [[phase]], [[fault]] and [[command]] are lists");
     let positional = "kill = [\"bridge\", 1, \"2s\"]";
     let kill = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }";
     refused(kill, positional, 18, "fault[0].kill", "a list where");
@@ -367,4 +367,44 @@ fn a_fault_is_shown_as_a_file_has_it() {
     let again = CORRECT.replace("kill = { part = \"bridge\", index = 1, back_after = \"2s\" }", &shown);
     let again = Scenario::from_text("test", &again, &[], None).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(again.faults, scenario.faults);
+}
+
+/// A command in the place of the correct scenario's fault.
+#[track_caller]
+fn command_refused(command: &str, key: &str, words: &str) {
+    let text = CORRECT.replace("[[fault]]\nat = \"burst + 5s\"\nkill", "[[command]]\nkill");
+    let text = text.replace("kill = { part = \"bridge\", index = 1, back_after = \"2s\" }", command);
+    let problems = problems(&text, &[]);
+    let shown = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
+    assert_eq!((problems.len(), problems[0].key.as_str()), (1, &*format!("command[0].{key}")), "{shown}");
+    assert!(shown.contains(words), "no {words:?} in:\n{shown}");
+}
+
+#[test]
+fn commands_are_read_with_their_defaults_and_repair_is_a_matter_of_phases() {
+    let commands = "[[command]]\nat = \"burst\"\nkind = \"set\"\ncount = 4\nover = \"2s\"\n[checks]\n";
+    let text = CORRECT.replace("[checks]\n", &format!("{commands}command_p99 = {{ at_most = \"250ms\" }}\n"));
+    let text =
+        text.replace("rate = 8.0", "rate = 8.0\nrepair = true").replace("bridges = 2", "bridges = 2\nrepair = false");
+    let scenario = Scenario::from_text("test", &text, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    let seconds = Duration::from_secs;
+    let commands = &scenario.commands[0];
+    assert_eq!((commands.kind, commands.to, commands.expires_after), (Ask::Set, Addressee::Living, seconds(10)));
+    assert_eq!([0, 1, 3].map(|number| commands.due(number).as_millis()), [5_000, 5_500, 6_500]);
+    assert_eq!(scenario.checks.command_p99, Some(Duration::from_millis(250)));
+    let moments = [seconds(0), seconds(4), seconds(5), seconds(60)];
+    assert_eq!(moments.map(|at| scenario.repairs_at(at)), [false, false, true, true]);
+}
+
+#[test]
+fn a_command_that_cannot_be_is_refused_at_its_key() {
+    let rest = "count = 4\nover = \"2s\"";
+    command_refused(&format!("at = \"burst\"\nkind = \"format\"\n{rest}"), "kind", "known are `snapshot`");
+    command_refused(&format!("at = \"burst\"\n{rest}"), "kind", "missing");
+    command_refused(&format!("at = \"later\"\nkind = \"set\"\n{rest}"), "at", "no phase \"later\"");
+    command_refused(&format!("at = \"14s\"\nkind = \"set\"\n{rest}"), "at", "the load ends at 15s");
+    let slow = format!("at = \"13s\"\nkind = \"set\"\nexpires_after = \"20s\"\n{rest}");
+    command_refused(&slow, "at", "the last expires at 35s, and heal ends at 20s");
+    command_refused(&format!("at = \"1s\"\nkind = \"set\"\nto = \"nobody\"\n{rest}"), "to", "known are `living`");
+    command_refused("at = \"1s\"\nkind = \"set\"\nover = \"1s\"", "count", "missing");
 }

@@ -78,15 +78,18 @@ fn a_device_that_has_moved_is_right_under_its_new_rae_alone() {
     let change = planned.moves[0].change;
     let at = Some(plan.intended(device, change));
     let ledger = Ledger::new(plan.devices.len());
-    let under = |rae| difference(&plan, &rows(&plan, device, change, rae), &ledger, device, at);
+    let under = |rae| difference(&plan, &rows(&plan, device, change, rae), &ledger, &Commands::default(), device, at);
     assert_eq!(under(planned.moves[0].to), None);
     assert_eq!(under(planned.rae), Some(Difference::Rae));
     // Unplugged, it still is where it was.
     let before = ChangeNumber(change.0 - 1);
     let at = Some(plan.intended(device, before));
     let detached = rows(&plan, device, before, planned.rae);
-    assert_eq!(difference(&plan, &detached, &ledger, device, at), None);
-    assert!(difference(&plan, &rows(&plan, device, change, planned.moves[0].to), &ledger, device, at).is_some());
+    assert_eq!(difference(&plan, &detached, &ledger, &Commands::default(), device, at), None);
+    assert!(
+        difference(&plan, &rows(&plan, device, change, planned.moves[0].to), &ledger, &Commands::default(), device, at)
+            .is_some()
+    );
 }
 
 #[test]
@@ -99,7 +102,14 @@ fn a_device_whose_rae_is_gone_is_right_as_it_was_at_any_moment_since_it_last_tol
     let judged = |shown: u32, told: u32, dropped: bool, at: Duration| {
         let shown = ChangeNumber(shown);
         let rows = rows(&plan, device, shown, plan.home(device, shown));
-        difference(&plan, &rows, &ledger(&plan, device, ChangeNumber(told), dropped), device, Some(at))
+        difference(
+            &plan,
+            &rows,
+            &ledger(&plan, device, ChangeNumber(told), dropped),
+            &Commands::default(),
+            device,
+            Some(at),
+        )
     };
     let before = gone - Duration::from_nanos(1);
     assert_eq!(judged(last, last, false, gone), None);

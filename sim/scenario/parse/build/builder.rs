@@ -221,6 +221,18 @@ impl<'s> Builder<'s> {
         Some(self.required_length(&table, "at_most", field.into_inner().at_most, range))
     }
 
+    pub(super) fn at_most_number(
+        &mut self,
+        table: &Table,
+        key: &str,
+        field: Field<AtMost<Number>>,
+        range: RangeInclusive<f64>,
+    ) -> Option<f64> {
+        let field = field?;
+        let table = Table::new(table.key(key), field.span());
+        Some(self.number(&table, "at_most", field.into_inner().at_most, range, Fallback::Required))
+    }
+
     /// A value that must be there and has no range.
     pub(super) fn required<T>(&mut self, table: &Table, key: &str, field: Field<T>, help: &str) -> Option<Spanned<T>> {
         if field.is_none() {

@@ -118,6 +118,18 @@ impl Reader<'_, '_> {
             let (share, delay, lasts) = reader.share_delay_lasts(table, raw);
             FaultKind::DelayedTails { share, delay, lasts }
         });
+        self.one("command_loss", raw.command_loss, |reader, table, raw| {
+            let (share, lasts) = reader.share_lasts(table, raw);
+            FaultKind::CommandLoss { share, lasts }
+        });
+        self.one("command_duplicates", raw.command_duplicates, |reader, table, raw| {
+            let (share, delay, lasts) = reader.share_delay_lasts(table, raw);
+            FaultKind::CommandDuplicates { share, delay, lasts }
+        });
+        self.one("late_commands", raw.late_commands, |reader, table, raw| {
+            let (share, delay, lasts) = reader.share_delay_lasts(table, raw);
+            FaultKind::LateCommands { share, delay, lasts }
+        });
         self.one("poison", raw.poison, |reader, table, raw| FaultKind::Poison {
             kind: reader.poison_kind(table, raw.kind),
             messages: reader.whole(table, "messages", raw.messages, 1..=100_000),
@@ -342,6 +354,9 @@ fn held(kind: &FaultKind) -> Option<Held> {
         | FaultKind::Move { .. }
         | FaultKind::Flapping { .. }
         | FaultKind::Disconnect { .. }
+        | FaultKind::CommandLoss { .. }
+        | FaultKind::CommandDuplicates { .. }
+        | FaultKind::LateCommands { .. }
         | FaultKind::StageFailure { .. } => None,
     }
 }
@@ -351,6 +366,9 @@ fn needs(kind: &FaultKind) -> Option<Held> {
     match *kind {
         FaultKind::StageFailure { index, .. } => Some(Held::Process(Part::Registry, index)),
         FaultKind::MissedUpdates { .. }
+        | FaultKind::CommandLoss { .. }
+        | FaultKind::CommandDuplicates { .. }
+        | FaultKind::LateCommands { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }
         | FaultKind::DelayedTails { .. }

@@ -1,0 +1,263 @@
+//! The life of every command that the harness issued, and what became of it: exactly one end each.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use uuid::Uuid;
+
+use super::Models;
+use crate::{
+    fleet::plan::{DeviceIndex, RaeIndex, hits},
+    history::{Down, Issued, Tampered},
+    scenario::{Addressee, FaultKind},
+};
+
+/// How long after it expired a command may still be answered: through the brokers, after a restart of the bridge.
+pub(in crate::check) const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A RAE that is to lose its connection or power does so when its task gets its turn.
+const TURN: Duration = Duration::from_secs(1);
+
+/// What is known of one command of the harness.
+#[derive(Debug)]
+pub(in crate::check) struct CommandLife {
+    pub(in crate::check) issued: Issued,
+    /// Copies in the commands topic.
+    pub(in crate::check) logged: u32,
+    /// When a fault did something to it on its way.
+    pub(in crate::check) tampered: Vec<(Duration, Tampered)>,
+    /// When an agent took it.
+    pub(in crate::check) taken: Vec<Duration>,
+    /// When its execution ended, and whether well.
+    pub(in crate::check) executed: Vec<(Duration, bool)>,
+    /// When a device did what it says.
+    pub(in crate::check) changed: Vec<Duration>,
+    /// When it reached its agent again.
+    pub(in crate::check) repeated: Vec<Duration>,
+    /// When an agent refused it, and why.
+    pub(in crate::check) refused: Vec<(Duration, &'static str)>,
+    /// When a reply was in the log, and what it says.
+    pub(in crate::check) replied: Vec<(Duration, Option<Arc<str>>)>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::check) enum CommandEnd {
+    /// Executed once, and replied to.
+    Replied,
+    /// Executed once, and the reply died with the RAE's memory.
+    ReplyLost,
+    /// Not executed: its time was over, or it could not reach its agent.
+    Expired,
+    /// Not executed: its agent said why.
+    Refused,
+    /// Its time is not over.
+    Open,
+    /// Executed more than once.
+    Twice,
+    /// A reply says that it was executed, and it was not.
+    Pretended,
+    /// Executed, and no reply came, although nothing kept it.
+    Unanswered,
+    /// Nothing was ever heard of it, although nothing kept it from its agent.
+    Lost,
+}
+
+impl CommandEnd {
+    /// Every end, in the order in which they are told.
+    pub(in crate::check) const ALL: [CommandEnd; 9] = [
+        CommandEnd::Replied,
+        CommandEnd::ReplyLost,
+        CommandEnd::Expired,
+        CommandEnd::Refused,
+        CommandEnd::Open,
+        CommandEnd::Twice,
+        CommandEnd::Pretended,
+        CommandEnd::Unanswered,
+        CommandEnd::Lost,
+    ];
+
+    /// In words, after a number.
+    pub(in crate::check) fn text(self) -> &'static str {
+        match self {
+            CommandEnd::Replied => "executed and replied to",
+            CommandEnd::ReplyLost => "executed, reply lost with a RAE",
+            CommandEnd::Expired => "expired unexecuted",
+            CommandEnd::Refused => "refused",
+            CommandEnd::Open => "open",
+            CommandEnd::Twice => "executed twice",
+            CommandEnd::Pretended => "said to be executed and not executed",
+            CommandEnd::Unanswered => "executed and never replied to",
+            CommandEnd::Lost => "lost",
+        }
+    }
+
+    /// Whether somebody must answer for it.
+    pub(in crate::check) fn is_wrong(self) -> bool {
+        self >= CommandEnd::Twice
+    }
+}
+
+/// The way down.
+#[derive(Debug, Default)]
+pub(in crate::check) struct Commands {
+    lives: BTreeMap<Uuid, CommandLife>,
+    /// What each device was told to be by commands, oldest first.
+    changed: BTreeMap<DeviceIndex, Vec<Uuid>>,
+    /// Per RAE: when it was last seen to come or go, and whether it is there.
+    online: BTreeMap<RaeIndex, (Duration, bool)>,
+    /// Times at which a RAE was offline: begin, and end where it has one.
+    offline: BTreeMap<RaeIndex, Vec<(Duration, Option<Duration>)>>,
+}
+
+impl Commands {
+    /// The commands of the harness.
+    pub(in crate::check) fn all(&self) -> impl Iterator<Item = &CommandLife> {
+        self.lives.values()
+    }
+
+    /// Whether the harness issued a command of this id.
+    pub(in crate::check) fn is_issued(&self, id: Uuid) -> bool {
+        self.lives.contains_key(&id)
+    }
+
+    /// Whether a device was ever changed by this command.
+    pub(super) fn has_changed(&self, device: DeviceIndex, id: Uuid) -> bool {
+        self.changed.get(&device).is_some_and(|ids| ids.contains(&id))
+    }
+
+    /// The command that last changed a device.
+    pub(in crate::check) fn last_change(&self, device: DeviceIndex) -> Option<Uuid> {
+        self.changed.get(&device)?.last().copied()
+    }
+
+    /// Whether the RAE has a connection, and since when it is so; `None` where it never had one.
+    pub(in crate::check) fn is_online(&self, rae: RaeIndex) -> Option<(bool, Duration)> {
+        self.online.get(&rae).map(|&(since, online)| (online, since))
+    }
+
+    pub(super) fn came(&mut self, rae: RaeIndex, at: Duration) {
+        self.online.insert(rae, (at, true));
+        if let Some((_, ended)) = self.offline.entry(rae).or_default().last_mut() {
+            ended.get_or_insert(at);
+        }
+    }
+
+    pub(super) fn went(&mut self, rae: RaeIndex, at: Duration) {
+        self.online.insert(rae, (at, false));
+        let gaps = self.offline.entry(rae).or_default();
+        if gaps.last().is_none_or(|(_, ended)| ended.is_some()) {
+            gaps.push((at, None));
+        }
+    }
+
+    /// Takes one step of a command. Returns the device that it changed.
+    pub(super) fn observe(&mut self, down: &Down, at: Duration) -> Option<DeviceIndex> {
+        match down {
+            Down::Issued(issued) => {
+                self.lives.insert(issued.id, CommandLife::new((**issued).clone()));
+            }
+            Down::Logged(logged) => self.of(logged.id, |life| life.logged += 1),
+            Down::Replied { id, error, .. } => self.of(*id, |life| life.replied.push((at, error.clone()))),
+            Down::Tampered { id, how, .. } => self.of(*id, |life| life.tampered.push((at, *how))),
+            Down::Taken { id, .. } => self.of(*id, |life| life.taken.push(at)),
+            Down::Executed { id, ok, .. } => self.of(*id, |life| life.executed.push((at, *ok))),
+            Down::Repeated { id, .. } => self.of(*id, |life| life.repeated.push(at)),
+            Down::Refused { id: Some(id), reason, .. } => self.of(*id, |life| life.refused.push((at, reason))),
+            Down::Changed { device, id } => {
+                self.of(*id, |life| life.changed.push(at));
+                self.changed.entry(*device).or_default().push(*id);
+                return Some(*device);
+            }
+            Down::Refused { id: None, .. } | Down::Malformed => {}
+        }
+        None
+    }
+
+    fn of(&mut self, id: Uuid, note: impl FnOnce(&mut CommandLife)) {
+        // Others are of a registry.
+        if let Some(life) = self.lives.get_mut(&id) {
+            note(life);
+        }
+    }
+}
+
+impl CommandLife {
+    fn new(issued: Issued) -> CommandLife {
+        CommandLife {
+            issued,
+            logged: 0,
+            tampered: Vec::new(),
+            taken: Vec::new(),
+            executed: Vec::new(),
+            changed: Vec::new(),
+            repeated: Vec::new(),
+            refused: Vec::new(),
+            replied: Vec::new(),
+        }
+    }
+}
+
+impl Models {
+    /// How a command ended; to be asked once the history has ended.
+    pub(in crate::check) fn command_end(&self, life: &CommandLife) -> CommandEnd {
+        let replied = !life.replied.is_empty();
+        let ok = life.replied.iter().any(|(_, error)| error.is_none());
+        match life.taken.len() {
+            // A disk that was wiped in between takes the memory of it along.
+            2.. if !self.wiped_between(life) => CommandEnd::Twice,
+            _ if life.changed.len() > life.taken.len() => CommandEnd::Twice,
+            0 if ok => CommandEnd::Pretended,
+            0 => self.end_of_untaken(life),
+            _ if replied => CommandEnd::Replied,
+            _ if self.powered_off_since(life) => CommandEnd::ReplyLost,
+            _ if self.is_open(life) => CommandEnd::Open,
+            _ => CommandEnd::Unanswered,
+        }
+    }
+
+    fn end_of_untaken(&self, life: &CommandLife) -> CommandEnd {
+        let kept = life.issued.to == Addressee::AbsentRae
+            || life.tampered.iter().any(|&(_, how)| how != Tampered::Doubled)
+            || self.was_offline(life);
+        match () {
+            () if !life.refused.is_empty() => CommandEnd::Refused,
+            () if !life.replied.is_empty() => CommandEnd::Expired,
+            () if self.is_open(life) => CommandEnd::Open,
+            () if kept => CommandEnd::Expired,
+            () => CommandEnd::Lost,
+        }
+    }
+
+    fn is_open(&self, life: &CommandLife) -> bool {
+        life.issued.expires + ANSWERED_WITHIN >= self.clock.now
+    }
+
+    /// Whether the RAE was without a connection at any time while the command could have reached it.
+    fn was_offline(&self, life: &CommandLife) -> bool {
+        let (from, until) = (life.issued.due, life.issued.expires + ANSWERED_WITHIN);
+        let overlaps = |&(began, ended): &(Duration, Option<Duration>)| {
+            began <= until && ended.is_none_or(|ended| ended + TURN >= from)
+        };
+        self.commands.offline.get(&life.issued.rae).is_some_and(|gaps| gaps.iter().any(overlaps))
+    }
+
+    fn powered_off_since(&self, life: &CommandLife) -> bool {
+        let taken = life.taken.first().copied().unwrap_or_default();
+        self.power_faults(life.issued.rae).any(|(_, _, ended)| ended.is_none_or(|ended| ended + TURN >= taken))
+    }
+
+    fn wiped_between(&self, life: &CommandLife) -> bool {
+        let (Some(&first), Some(&last)) = (life.taken.first(), life.taken.last()) else { return false };
+        self.power_faults(life.issued.rae)
+            .any(|(kind, began, _)| matches!(kind, FaultKind::Wipe { .. }) && first <= began + TURN && began <= last)
+    }
+
+    /// The faults that took the power of a RAE: kind, begin and end.
+    fn power_faults(&self, rae: RaeIndex) -> impl Iterator<Item = (&FaultKind, Duration, Option<Duration>)> {
+        self.faults.windows.iter().filter_map(move |&(fault, began, ended)| {
+            let kind = &self.scenario.faults.get(fault)?.kind;
+            let hit = hits(self.scenario.seed, fault, rae.0.into(), kind.powers_off()?);
+            hit.then_some((kind, began, ended))
+        })
+    }
+}
