@@ -17,6 +17,8 @@ mod cloud;
 mod commands;
 #[path = "pair/device.rs"]
 mod device;
+#[path = "pair/down.rs"]
+mod down;
 #[path = "pair/faults.rs"]
 mod faults;
 #[path = "pair/feedback.rs"]

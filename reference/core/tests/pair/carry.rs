@@ -178,12 +178,15 @@ impl World {
                 registry::Effect::Pause(..) | registry::Effect::Resume(..) | registry::Effect::Drained(_) => {}
                 registry::Effect::Stopped => unreachable!("nobody stops the registry"),
                 registry::Effect::Fact(registry::Fact::GapOpened { .. }) => self.count("gap"),
-                registry::Effect::Fact(registry::Fact::GapClosed { by, .. }) => self.count(match by {
-                    GapEnd::Update => "gap closed by an update",
-                    GapEnd::Snapshot => "gap closed by a snapshot",
-                    GapEnd::RequestedSnapshot => "gap closed by a requested snapshot",
-                    GapEnd::Forgotten => "gap forgotten",
-                }),
+                registry::Effect::Fact(registry::Fact::GapClosed { by, after, .. }) => {
+                    self.registries[which].healed.push(after);
+                    self.count(match by {
+                        GapEnd::Update => "gap closed by an update",
+                        GapEnd::Snapshot => "gap closed by a snapshot",
+                        GapEnd::RequestedSnapshot => "gap closed by a requested snapshot",
+                        GapEnd::Forgotten => "gap forgotten",
+                    });
+                }
                 registry::Effect::Fact(registry::Fact::RepairRequested(..)) => self.count("repair requested"),
                 registry::Effect::Fact(registry::Fact::NoticeSent { .. }) => self.count("notice sent"),
                 registry::Effect::Fact(registry::Fact::Quarantined { .. }) => self.count("quarantined"),

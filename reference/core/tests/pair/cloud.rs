@@ -90,6 +90,10 @@ impl Log {
         self.events.each_ref().map(|log| Offset::try_from(log.len()).unwrap())
     }
 
+    pub(crate) fn commands_end(&self) -> Committed {
+        self.commands.each_ref().map(|log| Offset::try_from(log.len()).unwrap())
+    }
+
     pub(crate) fn holds(&self, topic: &str, payload: &Bytes) -> bool {
         self.stored.contains(&(Bytes::copy_from_slice(topic.as_bytes()), payload.clone()))
     }

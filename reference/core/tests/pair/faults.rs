@@ -57,6 +57,10 @@ impl Faults {
         Faults(self.0 & !(1 << fault as u32))
     }
 
+    pub(crate) fn with(self, fault: Fault) -> Faults {
+        Faults(self.0 | 1 << fault as u32)
+    }
+
     pub(crate) fn is_on(self, fault: Fault) -> bool {
         self.0 & (1 << fault as u32) != 0
     }

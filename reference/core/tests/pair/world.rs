@@ -92,6 +92,8 @@ pub(crate) struct RegistrySide {
     pub(crate) group: Group,
     pub(crate) store: Store,
     pub(crate) feedback: Option<Feedback>,
+    /// How long the gaps that were healed had been open.
+    pub(crate) healed: Vec<Duration>,
     /// Commands that it ever sent, repetitions included.
     pub(crate) commanded: u64,
 }

@@ -42,6 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+type Commit = (EffectId, Generation, Vec<(Partition, Offset)>);
+
 struct World {
     bench: Bench,
     log: BTreeMap<Partition, Vec<Record>>,
@@ -56,7 +58,7 @@ struct World {
     /// Every first publication that the broker got, per topic: (partition, offset) by the command's id.
     seen: BTreeMap<String, Vec<Bytes>>,
     produces: Vec<(EffectId, OutgoingRecord)>,
-    commit: Option<(EffectId, Generation, Vec<(Partition, Offset)>)>,
+    commit: Option<Commit>,
     acknowledged: BTreeSet<Bytes>,
     expired: BTreeSet<Uuid>,
     lettered: BTreeSet<(Partition, Offset)>,
