@@ -25,4 +25,5 @@ pub mod observe;
 pub mod random;
 pub mod report;
 pub mod run;
+mod sabotage;
 pub mod scenario;

@@ -79,8 +79,9 @@ fn a_run_in_which_nothing_changes_is_invalid_since_its_checks_saw_nothing() {
 
 #[test]
 fn a_run_whose_generator_cannot_keep_its_schedule_is_invalid() {
-    // 60,000 changes a second of two messages each: more than a fleet can say on any machine of today.
-    let sets = ["fleet.update_every=10ms", "fleet.raes=30", "fleet.devices_per_rae=20", "checks.lateness_at_most=20ms"];
+    // 30,000 changes a second, each saved and published: more than one process can say on any machine of today, and not so
+    // many that catching up with them takes minutes.
+    let sets = ["fleet.update_every=40ms", "fleet.raes=30", "fleet.devices_per_rae=20", "checks.lateness_at_most=20ms"];
     let (code, result) = run(SMALL, &sets);
     assert_eq!((code, &result["verdict"]), (Some(3), &Value::from("INVALID")));
     assert_eq!(outcome(&result, "Generator"), "fail");

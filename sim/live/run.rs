@@ -38,6 +38,7 @@ use crate::{
     fleet::{SNAPSHOT_JITTER_PERMILLE, plan::Plan},
     history::{PayloadHash, Process, Stage, What},
     run::{Environment, Progress, RunError, RunOptions, RunOutcome, Sabotage},
+    sabotage,
     scenario::{Fault, HEAL, Part, Scenario},
 };
 
@@ -69,6 +70,8 @@ pub async fn run(
     options: RunOptions,
     mut watcher: impl FnMut(&Progress),
 ) -> Result<RunOutcome, RunError> {
+    // The agents of the fleet live in this process.
+    sabotage::plant(options.sabotage.as_deref()).map_err(RunError::Harness)?;
     let interrupted = dmp_service::program::signals().map_err(|error| RunError::Harness(error.into()))?;
     for fault in &scenario.faults {
         Embedded::supports(&fault.kind)
@@ -216,7 +219,10 @@ impl Run {
             target: "embedded".to_owned(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
-            sabotage: options.sabotage.map(|name| Sabotage { name, hits: sabotage_hits.total() }),
+            sabotage: options.sabotage.map(|name| Sabotage {
+                name,
+                hits: sabotage_hits.total().map(|in_children| in_children + sabotage::hits()),
+            }),
             environment: environment(),
             reproduce: options.reproduce,
         })
