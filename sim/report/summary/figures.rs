@@ -95,8 +95,9 @@ pub(super) fn facts(outcome: &RunOutcome, terminal: Terminal) -> String {
 /// What brought the changes into the log; of those that were missed, what healed them and when.
 fn changes(healed: HealedBy) -> String {
     let HealedBy { own_update, update, snapshot, requested_snapshot, never } = healed;
-    let missed = update.count + snapshot.count + requested_snapshot.count + never;
-    let all = own_update + missed;
+    let missed = update.count + snapshot.count + requested_snapshot.count;
+    // What is in no log yet, when a run is cut short, need not have been missed.
+    let all = own_update + missed + never;
     let part = missed as f64 / all.max(1) as f64 * 100.0;
     format!("{}, of which {} ({part:.2} %) were missed at first", show_whole(all), show_whole(missed))
 }
@@ -107,7 +108,7 @@ fn healed(HealedBy { update, snapshot, requested_snapshot, never, .. }: HealedBy
         let [median, p99] = [after_ms.p50, after_ms.p99].map(|ms| ms / 1e3);
         format!("{word} {} (median {median:.1} s, p99 {p99:.1} s)", show_whole(count))
     });
-    let never = (never > 0).then(|| format!("never {}", show_whole(never)));
+    let never = (never > 0).then(|| format!("nothing by the end {}", show_whole(never)));
     ways.chain(never).collect::<Vec<_>>().join(", ")
 }
 
