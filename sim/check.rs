@@ -31,6 +31,7 @@ mod progress;
 mod provenance;
 mod repair_ratio;
 mod round_trip;
+mod reconstruction;
 mod staleness;
 mod start_position;
 mod tally;
@@ -111,6 +112,7 @@ enum Check {
     Lease(lease::Lease),
     Presence(presence::Presence),
     RepairRatio(repair_ratio::RepairRatio),
+    Reconstruction(Box<reconstruction::Reconstruction>),
     Generator(generator::Generator),
 }
 
@@ -145,13 +147,19 @@ impl Checks {
         }
     }
 
-    /// The results, in the order of the catalogue. Fills in [`Figures::converged_after_s`].
+    /// The results, in the order of the catalogue. Fills in [`Figures::converged_after_s`] and
+    /// [`Figures::reconstructions`].
     #[must_use]
     pub fn finish(&mut self, figures: &mut Figures) -> Vec<CheckResult> {
         self.models.ledger.settle();
         let fates = self.models.fates();
         let converged = self.checks.iter().find_map(|check| check.converged_after(&self.models));
         figures.converged_after_s = converged.map(|after| after.as_secs_f64());
+        let builds = self.checks.iter().find_map(|check| match check {
+            Check::Reconstruction(check) => Some(check.figures()),
+            _ => None,
+        });
+        figures.reconstructions = builds.unwrap_or_default();
         let models = &self.models;
         // The generator first: others judge what it fell short of otherwise.
         let generator = self.checks.iter_mut().find(|check| matches!(check, Check::Generator(_)));
@@ -188,6 +196,7 @@ impl Check {
             CheckId::C19 => Check::Lease(lease::Lease::new()),
             CheckId::C20 => Check::Presence(presence::Presence::new()),
             CheckId::C21 => Check::RepairRatio(repair_ratio::RepairRatio::new()),
+            CheckId::C22 => Check::Reconstruction(Box::default()),
             CheckId::Generator => Check::Generator(generator::Generator::new()),
         }
     }
@@ -208,6 +217,7 @@ impl Check {
             Check::FeedbackBounds(check) => check.observe(models, entry),
             Check::Lease(check) => check.observe(models, entry),
             Check::Presence(check) => check.observe(models, entry),
+            Check::Reconstruction(check) => check.observe(models, entry),
             Check::Generator(check) => check.observe(models, entry),
             // These are judged from the models and the figures alone.
             Check::Acknowledged(_)
@@ -249,6 +259,7 @@ impl Check {
             Check::Lease(check) => check.finish(models),
             Check::Presence(check) => check.finish(),
             Check::RepairRatio(check) => check.finish(models, figures),
+            Check::Reconstruction(check) => check.finish(models),
             Check::Generator(check) => check.finish(models, fates),
         }
     }

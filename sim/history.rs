@@ -9,13 +9,14 @@ mod down;
 
 pub use down::{Down, Issued, LoggedCommand, Tampered};
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dmp_core::{
     agent::SnapshotCause,
     event::{AttributeName, Event, Presence, Value},
     id::{Device, Rae, Version},
 };
+use dmp_service::store::Record;
 
 use crate::fleet::plan::{DeviceIndex, RaeIndex};
 
@@ -193,6 +194,28 @@ pub enum What {
 
     /// A step of a command, on the way down or back.
     Down(Down),
+    /// The store of the registries is gone with all its rows, and so is their group with its offsets. What is read of
+    /// either from here on is of the next ones, which begin empty.
+    StoreWiped {
+        /// The group as which they come back.
+        group: Arc<str>,
+    },
+    /// A consumer that joined in mid-run is ready: a registry with a group and a store of its own.
+    ConsumerStarted {
+        /// Its number, from 0 in the order of the faults that start consumers.
+        consumer: u8,
+        /// Its group.
+        group: Arc<str>,
+    },
+    /// The store of such a consumer, as read.
+    Consumer(Box<ConsumerSeen>),
+    /// A Kafka client has put more records on the topic of commands; so many by now.
+    Commanded {
+        /// Its client id.
+        client: Arc<str>,
+        /// Records so far.
+        records: u64,
+    },
 
     /// A process of the pipeline started.
     ProcessStarted(Process),
@@ -326,6 +349,19 @@ pub struct Read {
     pub ends: Vec<(i32, i64)>,
     /// Devices shown.
     pub devices: usize,
+}
+
+/// The store of a consumer that joined in mid-run.
+#[derive(Debug, Clone)]
+pub struct ConsumerSeen {
+    /// Its number.
+    pub consumer: u8,
+    /// When the reading began; `at` of the entry is its end.
+    pub began: Duration,
+    /// How far it says that it reflects each partition.
+    pub feeds: Vec<(i32, i64)>,
+    /// Its rows, where all of them were read.
+    pub rows: Option<BTreeMap<Device, Record>>,
 }
 
 /// A process of the pipeline.

@@ -17,6 +17,7 @@ mod judge;
 mod limits;
 mod observe;
 mod poisoner;
+mod primary;
 mod process;
 pub mod proxy;
 mod rae;

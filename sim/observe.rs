@@ -136,4 +136,30 @@ pub struct Figures {
     pub lateness_ms_max: f64,
     /// From the end of heal until every row equalled its device, in seconds; absent if that was not reached.
     pub converged_after_s: Option<f64>,
+    /// Stores that began empty in mid-run.
+    pub reconstructions: Vec<ReconstructionFigures>,
+}
+
+/// How a store that began empty in mid-run came to show every device.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReconstructionFigures {
+    /// `registry`, or `new consumer 0`.
+    pub who: String,
+    /// Where its group began to read.
+    pub from: crate::scenario::ReadFrom,
+    /// When its process was ready, in seconds from the begin of the run; absent if it never was.
+    pub started_s: Option<f64>,
+    /// From then until it showed every device as it was, in seconds; absent if it never did.
+    pub complete_after_s: Option<f64>,
+    /// Bound of that.
+    pub within_s: f64,
+    /// Records in the log when it started.
+    pub backlog: u64,
+    /// Records per second that it reflected: of the backlog, or, from the end of the log, until it was complete. Absent
+    /// if it never came so far.
+    pub reflected_per_s: Option<f64>,
+    /// Records per second that the registry reflected under load before.
+    pub normal_per_s: Option<f64>,
+    /// Commands that it sent, until it was complete if it is the registry.
+    pub commands: u64,
 }

@@ -9,7 +9,7 @@ pub mod parse;
 pub mod quantity;
 
 pub use command::{Addressee, Ask, Commands};
-pub use fault::{Fault, FaultKind, OldRae, Part, PoisonKind};
+pub use fault::{Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom};
 pub use parse::{Override, ScenarioError};
 
 use std::time::Duration;
@@ -194,6 +194,15 @@ impl Scenario {
     pub fn repairs_at(&self, at: Duration) -> bool {
         let begun = (0..self.phases.len()).rfind(|&index| self.phase_begins(index) <= at);
         begun.map_or(self.pipeline.repair, |index| self.phases[index].repair)
+    }
+
+    /// The faults that start a new consumer: number of the fault, and where it begins to read. Its place here is the
+    /// number of its process.
+    pub fn consumers(&self) -> impl Iterator<Item = (usize, ReadFrom)> + '_ {
+        self.faults.iter().enumerate().filter_map(|(fault, Fault { kind, .. })| match *kind {
+            FaultKind::NewConsumer { from } => Some((fault, from)),
+            _ => None,
+        })
     }
 
     /// Devices of the standing fleet, canaries apart.

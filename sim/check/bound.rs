@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use crate::{
     fleet::{BACKOFF, SNAPSHOT_JITTER_PERMILLE},
-    scenario::{FaultKind, Part, Scenario},
+    scenario::{FaultKind, Part, ReadFrom, Scenario},
 };
 
 /// Longest back-off of a bridge or registry, and the way through the brokers; an agent's comes on top.
 const RECONNECT: Duration = Duration::from_secs(5);
+
+/// A new group joins at once, for it waits for no other member; then its first rows are written, and are read.
+const JOIN: Duration = Duration::from_secs(2);
 
 /// A pipeline is built for twice its mean load, and at least for this many records per second on two cores.
 const LEAST_CAPACITY: f64 = 2_000.0;
@@ -35,6 +38,20 @@ pub fn bound(scenario: &Scenario) -> Duration {
             + scenario.pipeline.batch_wait
             + scenario.pipeline.commit_every
     })
+}
+
+/// Within this a store that began empty shows every device, by snapshots alone or from a log of `backlog` records.
+pub(super) fn rebuild(scenario: &Scenario, from: ReadFrom, backlog: u64) -> Duration {
+    let learn = match from {
+        ReadFrom::Latest => period(scenario),
+        ReadFrom::Earliest => {
+            let devices = f64::from(scenario.devices());
+            let arrival =
+                devices / seconds(scenario.fleet.snapshot_every) + devices / seconds(scenario.fleet.update_every);
+            Duration::from_secs_f64(backlog as f64 / ((2.0 * arrival).max(LEAST_CAPACITY) - arrival))
+        }
+    };
+    JOIN + learn + scenario.pipeline.batch_wait + scenario.pipeline.commit_every
 }
 
 /// Time in which notices to losing sessions, their probes and their new sessions end, where any can be needed.
@@ -72,8 +89,9 @@ fn drain(scenario: &Scenario) -> Duration {
 /// Whether records pile up while the fault holds.
 fn holds_back(kind: &FaultKind) -> bool {
     match kind {
-        FaultKind::Kill { part: Part::Bridge | Part::Registry, .. }
-        | FaultKind::Pause { part: Part::Bridge | Part::Registry, .. }
+        FaultKind::Kill { part: Part::Bridge | Part::Registry | Part::Consumer, .. }
+        | FaultKind::Pause { part: Part::Bridge | Part::Registry | Part::Consumer, .. }
+        | FaultKind::WipeStore { .. }
         | FaultKind::Disconnect { .. }
         | FaultKind::CutLink { .. }
         | FaultKind::SlowLink { .. }
@@ -94,6 +112,7 @@ fn holds_back(kind: &FaultKind) -> bool {
         | FaultKind::CommandLoss { .. }
         | FaultKind::CommandDuplicates { .. }
         | FaultKind::LateCommands { .. }
+        | FaultKind::NewConsumer { .. }
         | FaultKind::StageFailure { .. } => false,
     }
 }

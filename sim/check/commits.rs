@@ -1,4 +1,4 @@
-//! C6: a committed offset never falls.
+//! C6: a committed offset never falls, within one life of the group.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,10 @@ impl Commits {
                 for &(partition, offset) in &read.committed {
                     compare(&mut self.tally, &mut self.before_reads, entry, partition, offset);
                 }
+            }
+            What::StoreWiped { .. } => {
+                self.committed.clear();
+                self.before_reads.clear();
             }
             _ => {}
         }

@@ -97,7 +97,11 @@ fn sign(kind: &FaultKind) -> Sign {
         FaultKind::CommandLoss { .. } => Sign::Tampered(Tampered::Lost),
         FaultKind::CommandDuplicates { .. } => Sign::Tampered(Tampered::Doubled),
         FaultKind::LateCommands { .. } => Sign::Tampered(Tampered::Delayed),
-        FaultKind::Pause { .. } | FaultKind::CutLink { .. } | FaultKind::SlowLink { .. } => Sign::Told,
+        FaultKind::Pause { .. }
+        | FaultKind::CutLink { .. }
+        | FaultKind::SlowLink { .. }
+        | FaultKind::WipeStore { .. }
+        | FaultKind::NewConsumer { .. } => Sign::Told,
     }
 }
 
@@ -242,6 +246,6 @@ fn missing(sign: Sign) -> &'static str {
         Sign::StageFailed(..) => "the stage was never restarted for it",
         Sign::Slowed(_) => "no registry slowed a write down",
         Sign::Tampered(_) => "no command was lost, doubled or late by it",
-        Sign::Told => "nothing was stopped, cut or slowed",
+        Sign::Told => "nothing was stopped, cut, slowed, wiped or started",
     }
 }

@@ -23,6 +23,7 @@ use dmp_core::{
     event::{AttributeName, Body, Event, Value},
     id::{Device, Version},
 };
+use dmp_service::store::Record;
 use uuid::Uuid;
 
 pub(super) use compare::{Gap, GapKind};
@@ -32,13 +33,13 @@ pub(super) use ledger::{Ledger, Life, Mark, SessionLife};
 pub(super) use log::{Log, Offered};
 pub(super) use rows::{Digest, Fell, RowChange, Rows};
 pub(super) use timeline::brief;
-pub(super) use truth::{Difference, Truth, difference};
+pub(super) use truth::{Difference, Truth, difference, right_within};
 
 use crate::{
     check::Observable,
     fleet::plan::{COMMANDED, ChangeNumber, DeviceIndex, Plan},
     history::{Appended, DeadSource, Down, Entry, PayloadHash, Read, Stage, What},
-    scenario::Scenario,
+    scenario::{FaultKind, Scenario},
 };
 
 /// Times that differ by less are not told apart: a device acts, and its clock is read, a moment later than planned.
@@ -193,10 +194,11 @@ pub(super) struct Faults {
 impl Models {
     pub(super) fn new(scenario: Arc<Scenario>, plan: Arc<Plan>, observable: Observable) -> Models {
         let devices = plan.devices.len();
+        let rebuilds = scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::WipeStore { .. }));
         Models {
             truth: Truth::new(&plan),
             ledger: Ledger::new(devices),
-            log: Log::new(devices),
+            log: Log::new(devices, rebuilds),
             rows: Rows::new(devices),
             clock: Clock::default(),
             letters: Letters::default(),
@@ -250,6 +252,10 @@ impl Models {
                 }
             }
             What::Read(read) => return self.read(read, at),
+            What::StoreWiped { .. } => {
+                self.log.wiped();
+                self.rows.wiped();
+            }
             What::Delivered { topic, payload, .. } => self.ledger.on_wire(topic, *payload, Mark::Delivered, at),
             What::BridgeAcknowledged { topic, payload, retain: false } => {
                 self.ledger.on_wire(topic, *payload, Mark::BridgeAcknowledged, at);
@@ -265,6 +271,9 @@ impl Models {
             | What::Reflected { .. }
             | What::Feed { .. }
             | What::End { .. }
+            | What::ConsumerStarted { .. }
+            | What::Consumer(_)
+            | What::Commanded { .. }
             | What::ProcessStarted(_)
             | What::ProcessEnded { .. }
             | What::StoreSlowed(..)
@@ -285,6 +294,20 @@ impl Models {
     pub(super) fn change_by(&self, device: DeviceIndex, at: Duration) -> ChangeNumber {
         let planned = self.clock.in_plan(at + CLOCK_SLACK);
         planned.map_or(ChangeNumber(0), |at| self.plan.change_at(device, at))
+    }
+
+    /// What another store shows, read at `at`.
+    pub(super) fn rows_of(&self, records: &BTreeMap<Device, Record>, at: Duration) -> Rows {
+        let mut rows = Rows::new(self.plan.devices.len());
+        for (device, record) in records {
+            let Some(index) = self.plan.device(*device) else { continue };
+            rows.floor(index, record.floor, self.plan.rae(&record.rae), at);
+            for (name, (value, version)) in &record.attributes {
+                let source = self.source(index, name, value, at);
+                rows.row(index, name, *version, Digest::of(value), source, at);
+            }
+        }
+        rows
     }
 
     /// Whether a record was quarantined whose versions include this one, so that the rows need not reflect it.

@@ -82,6 +82,7 @@ impl Progress {
                     self.tally.fail(entry.at, || (what, Vec::new()));
                 }
             }
+            What::StoreWiped { .. } => self.partitions.clear(),
             What::Committed { partition, offset } => self.moved(entry.at, *partition, *offset, |p| &mut p.committed),
             What::Feed { partition, next_offset } => {
                 self.moved(entry.at, *partition, *next_offset, |p| &mut p.reflected);
@@ -141,7 +142,10 @@ impl Progress {
 fn holds(scenario: &Scenario, fault: usize) -> bool {
     scenario.faults.get(fault).is_some_and(|fault| match fault.kind {
         FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } => part == Part::Registry,
-        FaultKind::StageFailure { .. } | FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => true,
+        FaultKind::StageFailure { .. }
+        | FaultKind::ThrottledStore { .. }
+        | FaultKind::SlowStore { .. }
+        | FaultKind::WipeStore { .. } => true,
         FaultKind::MissedUpdates { .. }
         | FaultKind::CommandLoss { .. }
         | FaultKind::CommandDuplicates { .. }
@@ -159,6 +163,7 @@ fn holds(scenario: &Scenario, fault: usize) -> bool {
         | FaultKind::Flapping { .. }
         | FaultKind::Disconnect { .. }
         | FaultKind::CutLink { .. }
-        | FaultKind::SlowLink { .. } => false,
+        | FaultKind::SlowLink { .. }
+        | FaultKind::NewConsumer { .. } => false,
     })
 }

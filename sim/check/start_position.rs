@@ -50,6 +50,8 @@ impl StartPosition {
             What::Committed { partition, offset } if self.all_down() => {
                 self.asleep.insert(*partition, *offset);
             }
+            // The next owner has committed nothing: it must start at the begin of the log.
+            What::StoreWiped { .. } => self.asleep = self.ends.keys().map(|&partition| (partition, 0)).collect(),
             What::Appended(record) => {
                 self.ends.insert(record.partition, record.offset + 1);
             }

@@ -59,6 +59,8 @@ pub enum CheckId {
     C20,
     /// Active repair.
     C21,
+    /// Reconstruction.
+    C22,
     /// The generator kept its schedule and the harness its feet: else the run is invalid.
     Generator,
 }
@@ -69,7 +71,7 @@ pub enum CheckId {
 pub enum Class {
     /// C1 to C8, C15 and C16: an invariant.
     Safety,
-    /// C9 to C12 and C17 to C21: a promise.
+    /// C9 to C12 and C17 to C22: a promise.
     Liveness,
     /// About the harness itself.
     Validity,
@@ -144,7 +146,7 @@ fn seconds<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error
 
 impl CheckId {
     /// Every check, in the order of the catalogue.
-    pub const ALL: [CheckId; 21] = [
+    pub const ALL: [CheckId; 22] = [
         CheckId::C1,
         CheckId::C2,
         CheckId::C3,
@@ -165,6 +167,7 @@ impl CheckId {
         CheckId::C19,
         CheckId::C20,
         CheckId::C21,
+        CheckId::C22,
         CheckId::Generator,
     ];
 
@@ -192,6 +195,7 @@ impl CheckId {
             CheckId::C19 => "lease",
             CheckId::C20 => "presence",
             CheckId::C21 => "active repair",
+            CheckId::C22 => "reconstruction",
             CheckId::Generator => "generator",
         }
     }
@@ -219,7 +223,8 @@ impl CheckId {
             | CheckId::C18
             | CheckId::C19
             | CheckId::C20
-            | CheckId::C21 => Class::Liveness,
+            | CheckId::C21
+            | CheckId::C22 => Class::Liveness,
             CheckId::Generator => Class::Validity,
         }
     }

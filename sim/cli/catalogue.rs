@@ -4,7 +4,7 @@ use super::Exit;
 use crate::check::verdict::CheckId;
 
 /// Every check in the order of the catalogue, with its name and what it promises.
-const CATALOGUE: [(CheckId, &str, &str); 21] = [
+const CATALOGUE: [(CheckId, &str, &str); 22] = [
     (
         CheckId::C1,
         "provenance",
@@ -65,6 +65,11 @@ const CATALOGUE: [(CheckId, &str, &str); 21] = [
         "active repair",
         "how much sooner a snapshot that was asked for heals than one that was not; only where a limit is set",
     ),
+    (
+        CheckId::C22,
+        "reconstruction",
+        "a store that begins empty shows every device within its bound, and its registry says nothing to any RAE",
+    ),
     (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
 ];
 
@@ -76,7 +81,7 @@ Each check ends as
   not seen  this target cannot observe it
 
 A failed invariant (C1 to C8, C15, C16) makes the run FAIL whatever else happened. Then INVALID comes before a failed
-promise (C9 to C12, C17 to C21). Only a run in which every observable check passed is a PASS.
+promise (C9 to C12, C17 to C22). Only a run in which every observable check passed is a PASS.
 ";
 
 pub(super) fn print() -> Exit {

@@ -142,6 +142,8 @@ impl Tampering {
             | FaultKind::Poison { .. }
             | FaultKind::Reboot { .. }
             | FaultKind::Wipe { .. }
+            | FaultKind::WipeStore { .. }
+            | FaultKind::NewConsumer { .. }
             | FaultKind::Gone { .. }
             | FaultKind::ClockStep { .. }
             | FaultKind::ClockDrift { .. }

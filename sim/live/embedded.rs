@@ -8,8 +8,10 @@ pub mod kafka;
 pub mod mqtt;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::Context;
@@ -24,7 +26,7 @@ use super::{
 };
 use crate::{
     history::Process,
-    scenario::{FaultKind, Part, Scenario},
+    scenario::{FaultKind, Part, ReadFrom, Scenario},
 };
 
 /// Connection attempts of the fleet at a time: the broker's listen backlog of 128 takes no more than about 80.
@@ -42,6 +44,8 @@ pub(super) struct Embedded {
     kafka: kafka::Broker,
     proxy: Proxy,
     directory: TempDir,
+    /// How often store and group have been new.
+    incarnation: AtomicU32,
     /// Ends when this value is dropped, and cleans up after it.
     _janitor: tokio::process::Child,
 }
@@ -67,7 +71,8 @@ impl Embedded {
         let mqtt = mqtt::Broker::start().await?;
         let (seen, observed) = mpsc::channel(OBSERVATIONS);
         let proxy = Proxy::start(mqtt.endpoint(), seen).await.context("starting the proxy before the bridges")?;
-        Ok((Embedded { mqtt, kafka, proxy, directory, _janitor: janitor }, observed))
+        let incarnation = AtomicU32::new(1);
+        Ok((Embedded { mqtt, kafka, proxy, directory, incarnation, _janitor: janitor }, observed))
     }
 
     /// Whether this target can do such a fault.
@@ -94,7 +99,11 @@ impl Embedded {
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. } => Ok(()),
             // Bridge and registry are children of this process.
-            FaultKind::Kill { .. } | FaultKind::Pause { .. } | FaultKind::StageFailure { .. } => Ok(()),
+            FaultKind::Kill { .. }
+            | FaultKind::Pause { .. }
+            | FaultKind::StageFailure { .. }
+            | FaultKind::WipeStore { .. }
+            | FaultKind::NewConsumer { .. } => Ok(()),
             // The harness is on the wire before the bridges, and around the store.
             FaultKind::CutLink { .. }
             | FaultKind::SlowLink { .. }
@@ -133,8 +142,40 @@ impl Embedded {
         format!("sqlite:{}", self.store_file().display())
     }
 
+    /// Number of the store and group that are in use; the first is 1.
+    pub(super) fn incarnation(&self) -> u32 {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
+    /// Removes the store, and with the next registry begins another one, under another group.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub(super) fn renew(&self) -> anyhow::Result<()> {
+        // A file of its own for each: a reader that still closes the old one must not touch the new one's.
+        let old = self.store_file();
+        for ending in ["", "-wal", "-shm"] {
+            let file = format!("{}{ending}", old.display());
+            match std::fs::remove_file(&file) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("removing {file}")),
+            }
+        }
+        self.incarnation.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many records each client has put on the topic of commands, by its client id.
+    pub(super) fn commanded(&self) -> BTreeMap<String, u64> {
+        self.kafka.stored_by_clients(kafka_topic::COMMANDS)
+    }
+
     fn store_file(&self) -> PathBuf {
-        self.directory.path().join("store.db")
+        match self.incarnation() {
+            1 => self.directory.path().join("store.db"),
+            number => self.directory.path().join(format!("store-{number}.db")),
+        }
     }
 
     /// The configuration of a bridge or registry; `repair` tells whether a registry is to repair gaps.
@@ -142,7 +183,18 @@ impl Embedded {
         match process.part {
             Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, scenario)),
             Part::Registry => ChildConfig::Registry(self.registry(scenario, repair)),
+            Part::Consumer => ChildConfig::Registry(self.consumer(process.index, scenario)),
         }
+    }
+
+    /// The consumer group of consumer number `index`.
+    pub(super) fn consumer_group(index: u8) -> String {
+        format!("new-consumer-{index}")
+    }
+
+    /// The store of consumer number `index`.
+    pub(super) fn consumer_store_url(&self, index: u8) -> String {
+        format!("sqlite:{}", self.directory.path().join(format!("consumer-{index}.db")).display())
     }
 
     /// The consumer group of the registries.
@@ -163,6 +215,23 @@ impl Embedded {
         }
     }
 
+    /// A registry with a group and a store of its own, that says nothing to any RAE.
+    fn consumer(&self, index: u8, scenario: &Scenario) -> registry::Config {
+        let from = scenario.consumers().nth(index.into()).map(|(_, from)| from);
+        let start = match from {
+            Some(ReadFrom::Latest) => config::Start::Latest,
+            Some(ReadFrom::Earliest) | None => config::Start::Earliest,
+        };
+        let registry = self.registry(scenario, false);
+        registry::Config {
+            group: Embedded::consumer_group(index),
+            start,
+            feedback: registry::Feedback { enabled: Some(false), ..registry.feedback },
+            store: registry::StoreConfig { url: self.consumer_store_url(index), ..registry.store },
+            ..registry
+        }
+    }
+
     fn registry(&self, scenario: &Scenario, repair: bool) -> registry::Config {
         let pipeline = &scenario.pipeline;
         let kafka = config::Kafka {
@@ -171,7 +240,13 @@ impl Embedded {
             ..self.kafka()
         };
         let defaults = registry::Config::reading(kafka);
+        let group = match self.incarnation() {
+            1 => defaults.group,
+            number => format!("{}-rebuilt-{number}", defaults.group),
+        };
         registry::Config {
+            group,
+            feedback: registry::Feedback { enabled: Some(true), ..defaults.feedback },
             snapshot_period: scenario.fleet.snapshot_every,
             store: registry::StoreConfig { url: self.store_url(), ..Default::default() },
             pipeline: registry::Pipeline {

@@ -2,16 +2,22 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dmp_service::mqtt::Dialer;
+use anyhow::Context;
+use dmp_service::{
+    mqtt::Dialer,
+    store::{Access, Database},
+};
 use tokio::task::JoinSet;
 
 use super::{
     child::ChildOrder,
+    clock::RunClock,
     embedded::Embedded,
     fleet::Fleet,
     journal::Journal,
-    observe::{gauges, store::ReadNow},
+    observe::{self, gauges, store::ReadNow},
     poisoner::Poisoner,
+    primary::{Incarnation, Primary},
     process::Processes,
     proxy::{Pace, Traffic},
     rae::Order,
@@ -26,11 +32,14 @@ use crate::{
 pub(super) struct World<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) plan: &'a Arc<Plan>,
+    pub(super) clock: &'a Arc<RunClock>,
     pub(super) journal: &'a Journal,
     pub(super) processes: &'a mut Processes,
     pub(super) target: &'a Embedded,
     pub(super) dialer: &'a Arc<Dialer>,
     pub(super) read_now: &'a ReadNow,
+    pub(super) primary: &'a Primary,
+    pub(super) observers: &'a mut JoinSet<()>,
     pub(super) fleet: &'a Fleet,
 }
 
@@ -102,6 +111,8 @@ impl Breaker {
                     world.processes.order_running(Part::Registry, &order).await?;
                 }
             }
+            FaultKind::WipeStore { .. } => wipe_store(fault, world).await?,
+            FaultKind::NewConsumer { .. } => start_consumer(fault, world).await?,
         }
         Ok(())
     }
@@ -135,6 +146,7 @@ impl Breaker {
                 world.processes.order_running(Part::Registry, &ChildOrder::Throttle(None)).await
             }
             FaultKind::SlowStore { .. } => world.processes.order_running(Part::Registry, &ChildOrder::Delay(0)).await,
+            FaultKind::WipeStore { .. } => renew_store(fault, world).await,
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
             | FaultKind::Duplicates { .. }
@@ -151,7 +163,8 @@ impl Breaker {
             | FaultKind::Move { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. }
-            | FaultKind::StageFailure { .. } => Ok(()),
+            | FaultKind::StageFailure { .. }
+            | FaultKind::NewConsumer { .. } => Ok(()),
         }
     }
 
@@ -176,6 +189,49 @@ impl Breaker {
             self.tasks.spawn(async move { read_now.read().await });
         }
     }
+}
+
+/// Kills all registries and takes their store and their group away.
+async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
+    for index in 0..world.scenario.pipeline.registries {
+        world.processes.kill(Process { part: Part::Registry, index }).await?;
+    }
+    world.target.renew()?;
+    world.primary.gone(world.journal, &world.target.group(world.scenario)).await;
+    world.journal.enter(What::FaultActed { fault, times: 1 }).await;
+    Ok(())
+}
+
+/// Starts all registries again, as a new group with an empty store.
+async fn renew_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
+    let ended = &world.scenario.faults[fault];
+    let limits: Vec<_> = limits_at(&world.scenario.faults, ended.at + ended.kind.lasts()).collect();
+    for index in 0..world.scenario.pipeline.registries {
+        let process = Process { part: Part::Registry, index };
+        world.processes.start(process, &world.target.child(process, world.scenario)).await?;
+        for order in &limits {
+            world.processes.order(process, order).await?;
+        }
+    }
+    let (number, kafka) = (world.target.incarnation(), world.target.kafka());
+    let (url, group) = (world.target.store_url(), world.target.group(world.scenario));
+    world.primary.back(Incarnation::open(number, &kafka, &url, &group).await?).await;
+    Ok(())
+}
+
+/// Starts a registry beside the others, with a group and a store of its own.
+async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
+    let place = world.scenario.consumers().position(|(of, _)| of == fault).context("it starts no consumer")?;
+    let consumer = u8::try_from(place)?;
+    let process = Process { part: Part::Consumer, index: consumer };
+    world.processes.start(process, &world.target.child(process, world.scenario)).await?;
+    let group = Embedded::consumer_group(consumer).into();
+    world.journal.enter(What::ConsumerStarted { consumer, group }).await;
+    world.journal.enter(What::FaultActed { fault, times: 1 }).await;
+    let url = world.target.consumer_store_url(consumer).parse().context("parsing the URL of its store")?;
+    let store = Database::open(&url, Access::Read).await.context("opening its store for reading")?;
+    world.observers.spawn(observe::consumer::watch(consumer, store, world.clock.clone(), world.journal.clone()));
+    Ok(())
 }
 
 /// Gives a registry that was started in mid-run the limits that hold then.
@@ -221,7 +277,9 @@ fn limit(kind: &FaultKind) -> Option<ChildOrder> {
         | FaultKind::Pause { .. }
         | FaultKind::StageFailure { .. }
         | FaultKind::CutLink { .. }
-        | FaultKind::SlowLink { .. } => None,
+        | FaultKind::SlowLink { .. }
+        | FaultKind::WipeStore { .. }
+        | FaultKind::NewConsumer { .. } => None,
     }
 }
 

@@ -203,7 +203,7 @@ impl Processes {
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         // One that has ended by itself takes no order; its watcher has told.
         self.running.retain(|_, running| !running.ended.is_finished());
-        for part in [Part::Bridge, Part::Registry] {
+        for part in [Part::Bridge, Part::Registry, Part::Consumer] {
             for running in self.running.values() {
                 running.meant.store(true, Ordering::Relaxed);
             }
@@ -272,6 +272,7 @@ pub(super) fn name(process: Process) -> String {
     let part = match process.part {
         Part::Bridge => "bridge",
         Part::Registry => "registry",
+        Part::Consumer => "new-consumer",
     };
     format!("{part}-{}", process.index)
 }

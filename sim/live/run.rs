@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use dmp_core::event::kafka_topic;
-use dmp_service::{
-    kafka::inspect::Inspector,
-    mqtt::Dialer,
-    store::{Access, Database},
-};
+use dmp_service::{kafka::inspect::Inspector, mqtt::Dialer};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -29,6 +25,7 @@ use super::{
         down, gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
     },
+    primary::{Incarnation, Primary},
     process::{NotRunning, Processes, all_processes},
     proxy::{Observed, Wire},
 };
@@ -112,6 +109,8 @@ struct Run {
     dialer: Arc<Dialer>,
     directory: Arc<Directory>,
     read_now: ReadNow,
+    primary: Primary,
+    /// For end offsets, which are of no group.
     inspector: Inspector,
     entered: log::Entered,
     sabotage_hits: gauges::SabotageHits,
@@ -140,19 +139,17 @@ impl Run {
             processes.start(process, &target.child(process, &scenario, scenario.repairs_at(Duration::ZERO))).await?;
         }
         let kafka = target.kafka();
-        let url = target.store_url().parse().context("parsing the store's URL")?;
-        let store = Arc::new(Database::open(&url, Access::Read).await.context("opening the store for reading")?);
-        let inspector = Inspector::new(&kafka, &target.group(&scenario))?;
+        let first = Incarnation::open(1, &kafka, &target.store_url(), &target.group(&scenario)).await?;
+        let (inspector, primary) = (first.inspector.clone(), Primary::new(first));
         let mut observers = JoinSet::new();
         let (mut tails, entered) = log::start(&kafka, journal.clone(), &mut observers).await?;
         tails.extend(down::start(&kafka, &journal, &mut observers).await?);
         observers.spawn(wire(observed, journal.clone()));
-        observers.spawn(offsets::watch(inspector.clone(), store.clone(), journal.clone()));
+        observers.spawn(offsets::watch(primary.clone(), journal.clone()));
         let sampled = sample::choose(&plan, scenario.seed);
-        observers.spawn(sample::watch(sampled, plan.clone(), store.clone(), journal.clone()));
+        observers.spawn(sample::watch(sampled, plan.clone(), primary.clone(), journal.clone()));
         let reader = StoreReader {
-            store,
-            inspector: inspector.clone(),
+            primary: primary.clone(),
             entered: entered.clone(),
             clock: clock.clone(),
             journal: journal.clone(),
@@ -173,6 +170,7 @@ impl Run {
             processes,
             dialer,
             read_now,
+            primary,
             inspector,
             entered,
             sabotage_hits: gauges::SabotageHits::default(),
@@ -231,6 +229,7 @@ impl Run {
     /// Stops the pipeline, lets the log be read to its end, and sees whether an observer failed.
     async fn end(&mut self) -> anyhow::Result<()> {
         self.processes.stop().await?;
+        self.tell_commands().await;
         let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
         anyhow::ensure!(self.entered.wait(&ends, LOG_WITHIN).await, "the log could not be read to its end");
         self.observers.abort_all();
@@ -334,8 +333,20 @@ impl Run {
     }
 
     async fn edge(&mut self, breaker: &mut Breaker, edge: Edge, fleet: &Fleet) -> anyhow::Result<()> {
-        let Run { scenario, plan, journal, processes, target, dialer, read_now, .. } = self;
-        let world = super::faults::World { scenario, plan, journal, processes, target, dialer, read_now, fleet };
+        let Run { scenario, plan, clock, journal, processes, target, dialer, read_now, primary, observers, .. } = self;
+        let world = super::faults::World {
+            scenario,
+            plan,
+            clock,
+            journal,
+            processes,
+            target,
+            dialer,
+            read_now,
+            primary,
+            observers,
+            fleet,
+        };
         match edge {
             Edge::Begin(fault) => {
                 journal.enter(What::FaultBegan(fault)).await;
@@ -380,6 +391,13 @@ impl Run {
         }
     }
 
+    /// Who has put how many records on the topic of commands.
+    async fn tell_commands(&self) {
+        for (client, records) in self.target.commanded() {
+            self.journal.enter(What::Commanded { client: client.into(), records }).await;
+        }
+    }
+
     async fn enter_phase(&self, name: &str, stage: Stage) {
         self.journal.enter(What::Phase { name: name.into(), stage }).await;
     }
@@ -392,6 +410,7 @@ impl Run {
             let mut ticks = tokio::time::interval(Duration::from_secs(1));
             loop {
                 ticks.tick().await;
+                self.tell_commands().await;
                 if let Ok(bytes) = gauges::own_memory() {
                     journal.enter(What::OwnMemory(bytes)).await;
                 }

@@ -242,6 +242,7 @@ impl FiguresFold {
                 let part = match process.part {
                     Part::Bridge => "bridge",
                     Part::Registry => "registry",
+                    Part::Consumer => "new consumer",
                 };
                 (format!("{part} {}", process.index), &mut self.figures.memory_bytes)
             } else {

@@ -61,6 +61,12 @@ impl Lag {
                 self.partitions.entry(partition).or_default().reflected = Some(next_offset);
                 false
             }
+            What::StoreWiped { .. } => {
+                for partition in self.partitions.values_mut() {
+                    (partition.committed, partition.reflected) = (0, None);
+                }
+                false
+            }
             &What::End { partition, offset } => {
                 // Partitions are read in order: one that does not follow the last one starts a new round.
                 let known = self.partitions.range(partition + 1..).next().is_some();

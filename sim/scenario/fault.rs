@@ -232,6 +232,28 @@ pub enum FaultKind {
         #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
+    /// All registries are killed, their store is removed, and they come back as a new group that reads the log from its
+    /// begin.
+    WipeStore {
+        /// When they are started again.
+        #[serde(serialize_with = "as_text")]
+        back_after: Duration,
+    },
+    /// A second registry joins, with a group and an empty store of its own, and stays; it never speaks to a RAE.
+    NewConsumer {
+        /// Where it begins to read.
+        from: ReadFrom,
+    },
+}
+
+/// Where a new group begins to read the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadFrom {
+    /// At its oldest record.
+    Earliest,
+    /// At its end: only what comes from then on.
+    Latest,
 }
 
 /// A part of the pipeline that runs in a process of its own.
@@ -242,6 +264,9 @@ pub enum Part {
     Bridge,
     /// Kafka to the store.
     Registry,
+    /// Kafka to another store: a registry beside the others, which no fault can name.
+    #[serde(skip)]
+    Consumer,
 }
 
 /// What becomes of a RAE that devices move away from.
@@ -286,10 +311,10 @@ impl FaultKind {
             | FaultKind::CommandDuplicates { delay, lasts, .. }
             | FaultKind::LateCommands { delay, lasts, .. } => *lasts + *delay,
             FaultKind::Reboot { down, .. } | FaultKind::Wipe { down, .. } => *down,
-            FaultKind::Kill { back_after, .. } => *back_after,
+            FaultKind::Kill { back_after, .. } | FaultKind::WipeStore { back_after } => *back_after,
             FaultKind::ClockStep { lasts, .. } => lasts.unwrap_or_default(),
             FaultKind::Move { over, back_after, .. } => *over + back_after.unwrap_or_default(),
-            FaultKind::StageFailure { .. } | FaultKind::Gone { .. } => Duration::ZERO,
+            FaultKind::StageFailure { .. } | FaultKind::Gone { .. } | FaultKind::NewConsumer { .. } => Duration::ZERO,
         }
     }
 
@@ -318,7 +343,9 @@ impl FaultKind {
             | FaultKind::CommandLoss { .. }
             | FaultKind::CommandDuplicates { .. }
             | FaultKind::LateCommands { .. }
-            | FaultKind::SlowStore { .. } => None,
+            | FaultKind::SlowStore { .. }
+            | FaultKind::WipeStore { .. }
+            | FaultKind::NewConsumer { .. } => None,
         }
     }
 
@@ -348,7 +375,9 @@ impl FaultKind {
             | FaultKind::CommandLoss { .. }
             | FaultKind::CommandDuplicates { .. }
             | FaultKind::LateCommands { .. }
-            | FaultKind::SlowStore { .. } => false,
+            | FaultKind::SlowStore { .. }
+            | FaultKind::WipeStore { .. }
+            | FaultKind::NewConsumer { .. } => false,
         }
     }
 
@@ -379,6 +408,8 @@ impl FaultKind {
             FaultKind::CommandLoss { .. } => "command_loss",
             FaultKind::CommandDuplicates { .. } => "command_duplicates",
             FaultKind::LateCommands { .. } => "late_commands",
+            FaultKind::WipeStore { .. } => "wipe_store",
+            FaultKind::NewConsumer { .. } => "new_consumer",
         }
     }
 }

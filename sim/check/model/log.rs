@@ -82,15 +82,19 @@ pub(in crate::check) struct Log {
     partitions: BTreeMap<i32, PartitionLog>,
     excused: BTreeMap<DeviceIndex, Vec<Version>>,
     told: BTreeSet<(DeviceIndex, Option<AttributeName>, Version)>,
+    /// Every record, where the store is to be rebuilt from them.
+    kept: Option<BTreeMap<(i32, i64), (DeviceIndex, Arc<Event>)>>,
 }
 
 impl Log {
-    pub(super) fn new(devices: usize) -> Log {
+    /// `rebuilds` tells whether the store may be wiped, and all be committed again from the begin.
+    pub(super) fn new(devices: usize, rebuilds: bool) -> Log {
         Log {
             devices: std::iter::repeat_with(DeviceLog::default).take(devices).collect(),
             partitions: BTreeMap::new(),
             excused: BTreeMap::new(),
             told: BTreeSet::new(),
+            kept: rebuilds.then(BTreeMap::new),
         }
     }
 
@@ -104,8 +108,22 @@ impl Log {
     }
 
     pub(super) fn appended(&mut self, device: DeviceIndex, partition: i32, offset: i64, event: Arc<Event>) {
+        if let Some(kept) = &mut self.kept {
+            kept.insert((partition, offset), (device, event.clone()));
+        }
         self.partitions.entry(partition).or_default().ahead.push_back((offset, device));
         self.devices[device.0 as usize].pending.push_back(Pending { partition, offset, event });
+    }
+
+    /// Store and group are new: nothing is committed, and all that is in the log lies ahead.
+    pub(super) fn wiped(&mut self) {
+        self.devices.iter_mut().for_each(|device| *device = DeviceLog::default());
+        self.partitions.clear();
+        self.told.clear();
+        let Some(kept) = self.kept.replace(BTreeMap::new()) else { return };
+        for ((partition, offset), (device, event)) in kept {
+            self.appended(device, partition, offset, event);
+        }
     }
 
     /// Merges what is below `offset`; the devices concerned join `touched`. Returns how many records that were.
@@ -128,6 +146,9 @@ impl Log {
 
     /// A record was quarantined: the rows need not reflect it. Returns whose it was, if it was an event of the fleet.
     pub(super) fn quarantined(&mut self, partition: i32, offset: i64) -> Option<(DeviceIndex, Version)> {
+        if let Some(kept) = &mut self.kept {
+            kept.remove(&(partition, offset));
+        }
         let log = self.partitions.get_mut(&partition)?;
         if let Ok(place) = log.ahead.binary_search_by_key(&offset, |&(at, _)| at) {
             let (_, device) = log.ahead.remove(place)?;

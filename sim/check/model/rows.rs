@@ -128,6 +128,20 @@ impl Rows {
         rows.map(|row| (&self.names[usize::from(row.name)], row))
     }
 
+    /// Whether a device is shown here as it is in `other`.
+    pub(in crate::check) fn same(&self, other: &Rows, device: DeviceIndex) -> bool {
+        let floor = |rows: &Rows| (rows.device(device).floor, rows.device(device).rae);
+        let mut shown = self.shown(device);
+        let there = |(name, row): (&AttributeName, &Row)| {
+            let same = |other: &&Row| other.shown && (other.version, other.digest) == (row.version, row.digest);
+            other.get(device, name.as_str()).filter(same).is_some()
+        };
+        self.device(device).floor.is_some()
+            && floor(self) == floor(other)
+            && shown.all(there)
+            && self.shown(device).count() == other.shown(device).count()
+    }
+
     pub(super) fn name(&self, number: u16) -> &AttributeName {
         &self.names[usize::from(number)]
     }
@@ -196,6 +210,12 @@ impl Rows {
         let rows = self.touch(device, Seen { at, name: None, version: None });
         rows.floor = None;
         rows.rows.iter_mut().for_each(|row| row.shown = false);
+    }
+
+    /// Everything is gone, and may come again from the begin.
+    pub(super) fn wiped(&mut self) {
+        self.touched.extend((0..).map(DeviceIndex).take(self.devices.len()));
+        self.devices.iter_mut().for_each(|device| *device = DeviceRows::default());
     }
 
     fn touch(&mut self, device: DeviceIndex, seen: Seen) -> &mut DeviceRows {

@@ -137,6 +137,23 @@ pub(in crate::check) fn difference(
     (!lost || !is_as_last_told(plan, rows, ledger, device, change)).then_some(different)
 }
 
+/// Whether the rows of a device are as it was at some moment of these, on the plan's clock.
+pub(in crate::check) fn right_within(
+    plan: &Plan,
+    rows: &Rows,
+    ledger: &Ledger,
+    device: DeviceIndex,
+    from: Option<Duration>,
+    to: Option<Duration>,
+) -> bool {
+    if difference(plan, rows, ledger, device, to).is_none() {
+        return true;
+    }
+    let number = |at: Option<Duration>| at.map_or(0, |at| plan.change_at(device, at).0);
+    let was = |change| difference_to(plan, rows, device, ChangeNumber(change)).is_none();
+    rows.device(device).floor.is_some() && (number(from)..=number(to)).any(was)
+}
+
 /// Whether the rows of a device whose RAE is gone are as the device was at some moment after the newest one that is in
 /// the log: what it said later may have died with the RAE. Where an event had been dropped before, the snapshot that
 /// would have healed that is not to come: then only what is in the log binds, which is the matter of commit safety.

@@ -1,11 +1,14 @@
 //! Reads committed offsets, then what the store says it reflects, then end offsets: lag that is never negative.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use dmp_core::event::kafka_topic;
 use dmp_service::{kafka::inspect::Inspector, store::Store};
 
-use crate::{history::What, live::journal::Journal};
+use crate::{
+    history::What,
+    live::{journal::Journal, primary::Primary},
+};
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_millis(250);
@@ -14,13 +17,15 @@ const EVERY: Duration = Duration::from_millis(250);
 const FAILURES: u32 = 40;
 
 /// Reads rounds until it is dropped.
-pub(in crate::live) async fn watch(inspector: Inspector, store: Arc<impl Store>, journal: Journal) {
+pub(in crate::live) async fn watch(primary: Primary, journal: Journal) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failures = 0;
     loop {
         ticks.tick().await;
-        match round(&inspector, &*store).await {
+        let held = primary.held().await;
+        let Some(now) = &*held else { continue };
+        match round(&now.inspector, &*now.store).await {
             Ok(mut round) => {
                 failures = 0;
                 for what in round.drain(..) {

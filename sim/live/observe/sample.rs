@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dmp_core::{event::Value, id::Device};
-use dmp_service::store::Store;
+use dmp_service::store::Store as _;
 use rand::{RngExt, seq::IndexedRandom};
 
 use crate::{
     fleet::plan::{DeviceIndex, Plan},
     history::What,
-    live::journal::Journal,
+    live::{journal::Journal, primary::Primary},
     random::stream,
 };
 
@@ -33,12 +33,7 @@ pub(in crate::live) fn choose(plan: &Plan, seed: u64) -> Vec<DeviceIndex> {
 }
 
 /// Reads the sample until it is dropped.
-pub(in crate::live) async fn watch(
-    sample: Vec<DeviceIndex>,
-    plan: Arc<Plan>,
-    store: Arc<impl Store>,
-    journal: Journal,
-) {
+pub(in crate::live) async fn watch(sample: Vec<DeviceIndex>, plan: Arc<Plan>, primary: Primary, journal: Journal) {
     let ids: Vec<Device> = sample.iter().map(|index| plan.devices[index.0 as usize].id).collect();
     let mut shown: BTreeMap<Device, i64> = BTreeMap::new();
     let mut ticks = tokio::time::interval(EVERY);
@@ -46,7 +41,9 @@ pub(in crate::live) async fn watch(
     loop {
         ticks.tick().await;
         // A store that cannot be read shows nothing new; the offsets' reader says when that lasts.
-        let Ok(records) = store.records_of(&ids).await else { continue };
+        let held = primary.held().await;
+        let Some(now) = &*held else { continue };
+        let Ok(records) = now.store.records_of(&ids).await else { continue };
         for (index, id) in sample.iter().zip(&ids) {
             let rev = records.get(id).and_then(|record| record.attributes.get("rev"));
             let Some((Value::Integer(rev), _)) = rev else { continue };

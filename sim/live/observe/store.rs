@@ -5,20 +5,18 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use dmp_core::{
     event::{Presence, kafka_topic},
     id::{Device, Rae},
 };
-use dmp_service::{
-    kafka::inspect::Inspector,
-    store::{Record, Store},
-};
+use dmp_service::store::{Record, Store as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::log::Entered;
 use crate::{
     history::{Entry, Read, What},
-    live::{clock::RunClock, journal::Journal},
+    live::{clock::RunClock, journal::Journal, primary::Primary},
 };
 
 /// Shortest time between the begins of two reads.
@@ -51,15 +49,14 @@ impl ReadNow {
 }
 
 /// Reads the store, and lets others read it out of turn.
-pub(in crate::live) struct StoreReader<S> {
-    pub(in crate::live) store: Arc<S>,
-    pub(in crate::live) inspector: Inspector,
+pub(in crate::live) struct StoreReader {
+    pub(in crate::live) primary: Primary,
     pub(in crate::live) entered: Entered,
     pub(in crate::live) clock: Arc<RunClock>,
     pub(in crate::live) journal: Journal,
 }
 
-impl<S: Store> StoreReader<S> {
+impl StoreReader {
     /// The reading, to be run until it is dropped, and how to ask for a read.
     pub(in crate::live) fn start(self) -> (ReadNow, impl Future<Output = ()>) {
         let (asked, requests) = mpsc::channel(8);
@@ -91,12 +88,17 @@ impl<S: Store> StoreReader<S> {
     }
 
     async fn read(&mut self, last: &mut Shown) -> anyhow::Result<()> {
-        let committed: Vec<_> = self.inspector.committed(kafka_topic::EVENTS).await?.into_iter().collect();
+        let held = self.primary.held().await;
+        let now = held.as_ref().context("there is no store now")?;
+        if last.incarnation != now.number {
+            *last = Shown { incarnation: now.number, ..Shown::default() };
+        }
+        let committed: Vec<_> = now.inspector.committed(kafka_topic::EVENTS).await?.into_iter().collect();
         let began = self.clock.at();
-        let rows = self.store.records().await?;
-        let presence = self.store.presence().await?;
+        let rows = now.store.records().await?;
+        let presence = now.store.presence().await?;
         let at = self.clock.at();
-        let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
+        let ends: Vec<_> = now.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
         // The rows may reflect what is not committed yet, so that is to be in the history too before they are.
         if !self.entered.wait(&ends, LOG_WITHIN).await {
             anyhow::bail!("the harness's own reader of the log is behind the ends of its partitions");
@@ -106,7 +108,7 @@ impl<S: Store> StoreReader<S> {
         entries.extend(other.map(|(rae, &presence)| Entry { at, what: What::Presence { rae: rae.clone(), presence } }));
         entries.push(Entry { at, what: What::Read(Read { began, committed, ends, devices: rows.len() }) });
         self.journal.enter_all(&mut entries).await;
-        *last = Shown { rows, presence };
+        (last.rows, last.presence) = (rows, presence);
         Ok(())
     }
 }
@@ -114,6 +116,7 @@ impl<S: Store> StoreReader<S> {
 /// What a read of the store showed.
 #[derive(Default)]
 struct Shown {
+    incarnation: u32,
     rows: BTreeMap<Device, Record>,
     presence: BTreeMap<Rae, Presence>,
 }

@@ -5,9 +5,9 @@ use super::super::{
     layout::{Align, Terminal, columns, wrapped},
 };
 use crate::{
-    observe::{FaultFigures, Figures, Healed, HealedBy, Percentiles, PhaseFigures},
+    observe::{FaultFigures, Figures, Healed, HealedBy, Percentiles, PhaseFigures, ReconstructionFigures},
     run::RunOutcome,
-    scenario::quantity::show_whole,
+    scenario::{ReadFrom, quantity::show_whole},
 };
 
 /// Rates, latency, staleness and lag of each phase.
@@ -66,7 +66,9 @@ pub(super) fn lag(outcome: &RunOutcome, terminal: Terminal) -> String {
 
 /// Convergence, who healed what, faults, lateness and memory.
 pub(super) fn facts(outcome: &RunOutcome, terminal: Terminal) -> String {
-    let Figures { phases, healed_by, faults, memory_bytes, lateness_ms_max, converged_after_s, .. } = &outcome.figures;
+    let Figures {
+        phases, healed_by, faults, memory_bytes, lateness_ms_max, converged_after_s, reconstructions, ..
+    } = &outcome.figures;
     let mut rows = vec![
         (
             "converged",
@@ -79,6 +81,8 @@ pub(super) fn facts(outcome: &RunOutcome, terminal: Terminal) -> String {
         ("healed by", healed(*healed_by)),
         ("commands", commands(phases)),
     ];
+    let label = |first: bool| if first { "rebuilt" } else { "" };
+    rows.extend(reconstructions.iter().enumerate().map(|(index, build)| (label(index == 0), rebuilt(build))));
     let label = |first: bool| if first { "faults" } else { "" };
     rows.extend(faults.iter().enumerate().map(|(index, fault)| (label(index == 0), held(fault))));
     rows.push(("generator", format!("at most {lateness_ms_max:.0} ms behind its plan")));
@@ -120,6 +124,20 @@ fn commands(phases: &[PhaseFigures]) -> String {
         format!("{name} {}: p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms", show_whole(*count))
     });
     shown.collect::<Vec<_>>().join("; ")
+}
+
+fn rebuilt(build: &ReconstructionFigures) -> String {
+    let ReconstructionFigures { who, from, complete_after_s, backlog, reflected_per_s, normal_per_s, commands, .. } = build;
+    let complete = complete_after_s.map_or("never complete".to_owned(), |after| format!("complete after {after:.1} s"));
+    let per_s = |rate: &Option<f64>| rate.map_or("-".to_owned(), |rate| show_whole(rate.round() as u64));
+    let rate = format!("{} records/s (normally {})", per_s(reflected_per_s), per_s(normal_per_s));
+    let sent = if *commands == 0 { "no commands".to_owned() } else { format!("{} commands", show_whole(*commands)) };
+    match from {
+        ReadFrom::Earliest => {
+            format!("{who} from the log: {complete}; {} records behind it at {rate}; {sent}", show_whole(*backlog))
+        }
+        ReadFrom::Latest => format!("{who} by snapshots alone: {complete}; {rate}; {sent}"),
+    }
 }
 
 fn held(fault: &FaultFigures) -> String {

@@ -12,7 +12,7 @@ use serde::{
 use toml::Spanned;
 
 use crate::scenario::{
-    Addressee, Ask, OldRae, Part, PoisonKind,
+    Addressee, Ask, OldRae, Part, PoisonKind, ReadFrom,
     quantity::{A_DURATION, A_SHIFT, A_SIZE, Shift, parse_duration, parse_shift, parse_size},
 };
 
@@ -136,6 +136,8 @@ pub(super) struct RawFault {
     pub(super) slow_link: Field<RawSlowLink>,
     pub(super) throttled_store: Field<RawThrottledStore>,
     pub(super) slow_store: Field<RawSlowStore>,
+    pub(super) wipe_store: Field<RawWipeStore>,
+    pub(super) new_consumer: Field<RawNewConsumer>,
     pub(super) command_loss: Field<ShareLasts>,
     pub(super) command_duplicates: Field<ShareDelayLasts>,
     pub(super) late_commands: Field<ShareDelayLasts>,
@@ -269,6 +271,18 @@ pub(super) struct RawThrottledStore {
 pub(super) struct RawSlowStore {
     pub(super) delay: Field<Length>,
     pub(super) lasts: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWipeStore {
+    pub(super) back_after: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNewConsumer {
+    pub(super) from: Field<ReadFrom>,
 }
 
 /// A whole number of any sign, so that one out of range is judged with the range at hand.

@@ -11,7 +11,7 @@ use super::{
     builder::{Builder, Fallback, Table},
 };
 use crate::scenario::{
-    Fault, FaultKind, OldRae, Part, PoisonKind, Scenario,
+    Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom, Scenario,
     parse::{
         moment::parse_moment,
         raw::{Field, Number, RawClockDrift, RawClockStep, RawFault, RawMove, ShareDelayLasts, ShareLasts, Whole},
@@ -31,6 +31,9 @@ const DEVICES_THAT_MOVE: u32 = 200;
 /// rightly puts a good record into quarantine.
 const STAGE_FAILURES: RangeInclusive<u64> = 1..=7;
 
+/// New consumers in one run: each is a process and a store, beside what is measured.
+const CONSUMERS: usize = 4;
+
 /// The faults in order of time.
 pub(super) fn faults(builder: &mut Builder<'_>, raw: Vec<Spanned<RawFault>>, scenario: &Scenario) -> Vec<Fault> {
     let mut faults: Vec<(usize, Table, Fault)> = Vec::new();
@@ -41,9 +44,23 @@ pub(super) fn faults(builder: &mut Builder<'_>, raw: Vec<Spanned<RawFault>>, sce
         }
     }
     refuse_contradictions(builder, &faults);
+    refuse_consumers(builder, &faults);
     let mut faults: Vec<_> = faults.into_iter().map(|(_, _, fault)| fault).collect();
     faults.sort_by_key(|fault| fault.at);
     faults
+}
+
+fn refuse_consumers(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)]) {
+    let consumers = faults.iter().filter(|(.., fault)| matches!(fault.kind, FaultKind::NewConsumer { .. }));
+    for (_, table, _) in consumers.skip(CONSUMERS) {
+        let what = format!("more than {CONSUMERS} new consumers");
+        builder.refuse(
+            table.span(),
+            table.key("new_consumer"),
+            what,
+            "each is a process with a store of its own: fewer",
+        );
+    }
 }
 
 fn fault(builder: &mut Builder<'_>, table: &Table, mut raw: RawFault, scenario: &Scenario) -> Option<Fault> {
@@ -194,6 +211,13 @@ impl Reader<'_, '_> {
             delay: reader.builder.required_length(table, "delay", raw.delay, MILLISECOND..=60_000 * MILLISECOND),
             lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
         });
+        self.one("wipe_store", raw.wipe_store, |reader, table, raw| FaultKind::WipeStore {
+            back_after: reader.builder.required_length(table, "back_after", raw.back_after, LASTS),
+        });
+        self.one("new_consumer", raw.new_consumer, |reader, table, raw| {
+            let from = reader.builder.required(table, "from", raw.from, "from = \"earliest\" or \"latest\"");
+            FaultKind::NewConsumer { from: from.map_or(ReadFrom::Latest, Spanned::into_inner) }
+        });
     }
 
     fn one<T>(&mut self, key: &str, field: Field<T>, read: impl FnOnce(&mut Self, &Table, T) -> FaultKind) {
@@ -313,7 +337,8 @@ impl Reader<'_, '_> {
     fn index(&mut self, table: &Table, part: Part, raw: Field<Whole>) -> u8 {
         let (processes, key) = match part {
             Part::Bridge => (self.scenario.pipeline.bridges, "bridges"),
-            Part::Registry => (self.scenario.pipeline.registries, "registries"),
+            // The reader knows no third part.
+            Part::Registry | Part::Consumer => (self.scenario.pipeline.registries, "registries"),
         };
         let span = raw.as_ref().map(Spanned::span);
         let index = self.builder.whole(table, "index", raw, 0..=15, Fallback::Value(0)) as u8;
@@ -330,6 +355,8 @@ impl Reader<'_, '_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Process(Part, u8),
+    /// All processes of the registry, and their store.
+    Registries,
     Link,
     StoreRate,
     StoreDelay,
@@ -341,6 +368,7 @@ fn held(kind: &FaultKind) -> Option<Held> {
         FaultKind::CutLink { .. } | FaultKind::SlowLink { .. } => Some(Held::Link),
         FaultKind::ThrottledStore { .. } => Some(Held::StoreRate),
         FaultKind::SlowStore { .. } => Some(Held::StoreDelay),
+        FaultKind::WipeStore { .. } => Some(Held::Registries),
         FaultKind::MissedUpdates { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }
@@ -357,6 +385,7 @@ fn held(kind: &FaultKind) -> Option<Held> {
         | FaultKind::CommandLoss { .. }
         | FaultKind::CommandDuplicates { .. }
         | FaultKind::LateCommands { .. }
+        | FaultKind::NewConsumer { .. }
         | FaultKind::StageFailure { .. } => None,
     }
 }
@@ -386,7 +415,19 @@ fn needs(kind: &FaultKind) -> Option<Held> {
         | FaultKind::CutLink { .. }
         | FaultKind::SlowLink { .. }
         | FaultKind::ThrottledStore { .. }
-        | FaultKind::SlowStore { .. } => None,
+        | FaultKind::SlowStore { .. }
+        | FaultKind::WipeStore { .. }
+        | FaultKind::NewConsumer { .. } => None,
+    }
+}
+
+/// Whether two faults want the same.
+fn clash(one: Option<Held>, other: Option<Held>) -> bool {
+    match (one, other) {
+        (Some(Held::Registries), Some(Held::Process(Part::Registry, _)))
+        | (Some(Held::Process(Part::Registry, _)), Some(Held::Registries)) => true,
+        (Some(one), Some(other)) => one == other,
+        (None, _) | (_, None) => false,
     }
 }
 
@@ -396,13 +437,11 @@ fn contradiction(one: &Fault, other: &Fault) -> Option<(&'static str, &'static s
     let overlap = one.at < ends(other) && other.at < ends(one);
     // What holds a process ends before anything else of that moment begins.
     let within = |moment: &Fault, holder: &Fault| {
-        needs(&moment.kind).is_some() && needs(&moment.kind) == held(&holder.kind) && {
-            holder.at <= moment.at && moment.at < ends(holder)
-        }
+        clash(needs(&moment.kind), held(&holder.kind)) && { holder.at <= moment.at && moment.at < ends(holder) }
     };
     let same_moment = one.at == other.at && needs(&one.kind).is_some() && needs(&one.kind) == needs(&other.kind);
     match () {
-        () if overlap && held(&one.kind).is_some() && held(&one.kind) == held(&other.kind) => Some((
+        () if overlap && clash(held(&one.kind), held(&other.kind)) => Some((
             "it holds what {} holds at that time",
             "the end of one would end the other: let one begin when the other is over",
         )),
