@@ -78,6 +78,7 @@ fn outcome() -> RunOutcome {
         memory_bytes: [("bridge-0".to_owned(), 41 << 20), ("registry-0".to_owned(), 58 << 20)].into(),
         lateness_ms_max: 12.4,
         converged_after_s: Some(2.31),
+        reconstructions: Vec::new(),
     };
     let not_seen = Outcome::NotObservable("start positions are not visible from outside".to_owned());
     let unclear = Outcome::Invalid("nothing was observed: no offset was committed twice".to_owned());
