@@ -205,10 +205,11 @@ async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
 /// Starts all registries again, as a new group with an empty store.
 async fn renew_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let ended = &world.scenario.faults[fault];
-    let limits: Vec<_> = limits_at(&world.scenario.faults, ended.at + ended.kind.lasts()).collect();
+    let now = ended.at + ended.kind.lasts();
+    let (limits, repair) = (limits_at(&world.scenario.faults, now).collect::<Vec<_>>(), world.scenario.repairs_at(now));
     for index in 0..world.scenario.pipeline.registries {
         let process = Process { part: Part::Registry, index };
-        world.processes.start(process, &world.target.child(process, world.scenario)).await?;
+        world.processes.start(process, &world.target.child(process, world.scenario, repair)).await?;
         for order in &limits {
             world.processes.order(process, order).await?;
         }
@@ -224,7 +225,7 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let place = world.scenario.consumers().position(|(of, _)| of == fault).context("it starts no consumer")?;
     let consumer = u8::try_from(place)?;
     let process = Process { part: Part::Consumer, index: consumer };
-    world.processes.start(process, &world.target.child(process, world.scenario)).await?;
+    world.processes.start(process, &world.target.child(process, world.scenario, false)).await?;
     let group = Embedded::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;

@@ -338,6 +338,15 @@ impl Story {
         self.committed = self.ends.clone();
     }
 
+    /// Store and group are as on the first day.
+    pub(super) fn forgets(&mut self) {
+        self.store.clear();
+        self.shown.clear();
+        for offsets in [&mut self.committed, &mut self.feeds] {
+            offsets.values_mut().for_each(|offset| *offset = 0);
+        }
+    }
+
     pub(super) fn commit(&mut self, partition: i32, offset: i64) {
         self.committed.insert(partition, offset);
     }

@@ -127,7 +127,8 @@ fn commands(phases: &[PhaseFigures]) -> String {
 }
 
 fn rebuilt(build: &ReconstructionFigures) -> String {
-    let ReconstructionFigures { who, from, complete_after_s, backlog, reflected_per_s, normal_per_s, commands, .. } = build;
+    let ReconstructionFigures { who, from, complete_after_s, backlog, reflected_per_s, normal_per_s, commands, .. } =
+        build;
     let complete = complete_after_s.map_or("never complete".to_owned(), |after| format!("complete after {after:.1} s"));
     let per_s = |rate: &Option<f64>| rate.map_or("-".to_owned(), |rate| show_whole(rate.round() as u64));
     let rate = format!("{} records/s (normally {})", per_s(reflected_per_s), per_s(normal_per_s));

@@ -408,3 +408,20 @@ fn a_command_that_cannot_be_is_refused_at_its_key() {
     command_refused(&format!("at = \"1s\"\nkind = \"set\"\nto = \"nobody\"\n{rest}"), "to", "known are `living`");
     command_refused("at = \"1s\"\nkind = \"set\"\nover = \"1s\"", "count", "missing");
 }
+
+#[test]
+fn a_store_that_begins_empty_is_said_whole_and_hinders_no_other_fault() {
+    refused(KILL, "new_consumer = { from = \"lates\" }", 18, "fault[0].new_consumer.from", "did you mean `latest`?");
+    refused(KILL, "new_consumer = {}", 18, "fault[0].new_consumer.from", "\"earliest\" or \"latest\"");
+    refused(KILL, "wipe_store = {}", 18, "fault[0].wipe_store.back_after", "missing");
+    let wipe = "wipe_store = { back_after = \"2s\" }";
+    contradicts(("5s", wipe), ("6s", KILL_REGISTRY), "fault[2].kill", "holds at that time");
+    contradicts(("5s", KILL_REGISTRY), ("6s", wipe), "fault[2].wipe_store", "holds at that time");
+    contradicts(("5s", wipe), ("6s", FAILS), "fault[2].stage_failure", "no stage fails in a process");
+    let join = "[[fault]]\nat = \"5s\"\nnew_consumer = { from = \"latest\" }\n";
+    let text = CORRECT.replace("[checks]", &format!("{}[checks]", join.repeat(4)));
+    let scenario = Scenario::from_text("four", &text, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(scenario.consumers().count(), 4);
+    let too_many = problems(&CORRECT.replace("[checks]", &format!("{}[checks]", join.repeat(5))), &[]);
+    assert_eq!((too_many.len(), too_many[0].key.as_str()), (1, "fault[5].new_consumer"));
+}
