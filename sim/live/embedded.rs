@@ -246,7 +246,6 @@ impl Embedded {
         };
         registry::Config {
             group,
-            feedback: registry::Feedback { enabled: Some(true), ..defaults.feedback },
             snapshot_period: scenario.fleet.snapshot_every,
             store: registry::StoreConfig { url: self.store_url(), ..Default::default() },
             pipeline: registry::Pipeline {
@@ -258,7 +257,12 @@ impl Embedded {
                 ..defaults.pipeline
             },
             clean: registry::Clean { every: pipeline.clean_every, ..defaults.clean },
-            feedback: registry::Feedback { repair, gap_wait: pipeline.gap_wait, ..defaults.feedback },
+            feedback: registry::Feedback {
+                enabled: Some(true),
+                repair,
+                gap_wait: pipeline.gap_wait,
+                ..defaults.feedback
+            },
             ..defaults
         }
     }
