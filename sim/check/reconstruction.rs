@@ -234,7 +234,7 @@ impl Reconstruction {
         let due = all.filter(|&device| build.from == ReadFrom::Earliest || (stays(device) && lives(device)));
         let (from, to) = (models.clock.in_plan(began.saturating_sub(FRESH)), models.clock.in_plan(at));
         let right = |device: &DeviceIndex| {
-            right_within(&models.plan, rows, &models.ledger, *device, from, to)
+            right_within(&models.plan, rows, &models.ledger, &models.commands, *device, from, to)
                 // What never reached the log is missing for everybody.
                 || (build.who != Who::Registry && models.truth.behind().contains(device) && rows.same(&models.rows, *device))
         };

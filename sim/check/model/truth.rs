@@ -142,11 +142,12 @@ pub(in crate::check) fn right_within(
     plan: &Plan,
     rows: &Rows,
     ledger: &Ledger,
+    commands: &Commands,
     device: DeviceIndex,
     from: Option<Duration>,
     to: Option<Duration>,
 ) -> bool {
-    if difference(plan, rows, ledger, device, to).is_none() {
+    if difference(plan, rows, ledger, commands, device, to).is_none() {
         return true;
     }
     let number = |at: Option<Duration>| at.map_or(0, |at| plan.change_at(device, at).0);

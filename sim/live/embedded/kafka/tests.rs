@@ -85,7 +85,7 @@ impl Bench {
 /// Outcomes of deliveries.
 #[derive(Default)]
 struct Deliveries {
-    failed: std::sync::Mutex<Vec<RDKafkaErrorCode>>,
+    failed: Mutex<Vec<RDKafkaErrorCode>>,
 }
 
 impl rdkafka::ClientContext for Deliveries {}
