@@ -18,7 +18,7 @@ const LONG: u64 = 9;
 fn a_consumer_that_shows_every_device_in_time_and_says_nothing_passes() {
     for from in ["earliest", "latest"] {
         let mut story = joined(from);
-        story.at += Duration::from_secs(2);
+        story.lives_until(Duration::from_secs(3));
         let all = story.store.clone();
         shows(&mut story, &all);
         story.passes_check(CheckId::C22);
@@ -46,11 +46,11 @@ fn a_device_whose_rae_is_offline_is_not_due_to_a_consumer_that_began_at_the_end_
     for (from, due) in [("latest", false), ("earliest", true)] {
         let mut story = joined(from);
         story.enter(What::Offline(crate::fleet::plan::RaeIndex(0)));
+        story.lives_until(Duration::from_secs(LONG));
         let mut some = story.store.clone();
         for device in 0..2 {
             some.remove(&story.plan.devices[device].id);
         }
-        story.at += Duration::from_secs(LONG);
         shows(&mut story, &some);
         if due {
             story.fails_check(CheckId::C22, "is not shown");
@@ -65,7 +65,7 @@ fn a_device_whose_rae_is_offline_is_not_due_to_a_consumer_that_began_at_the_end_
 fn a_consumer_that_speaks_fails_and_the_registry_may() {
     let commanded = |client: &str| {
         let mut story = joined("latest");
-        story.at += Duration::from_secs(2);
+        story.lives_until(Duration::from_secs(3));
         let all = story.store.clone();
         shows(&mut story, &all);
         story.enter(What::Commanded { client: client.into(), records: 3 });
@@ -105,7 +105,7 @@ fn rows_and_offsets_that_fall_without_a_wipe_still_fail() {
 fn joined(from: &str) -> Story {
     let fault = format!("[[fault]]\nat = \"steady + 1s\"\nnew_consumer = {{ from = {from:?} }}\n");
     let mut story = Story::begun_of(&format!("{QUIET}{fault}"));
-    story.at += Duration::from_secs(1);
+    story.lives_until(Duration::from_secs(1));
     story.enter(What::FaultBegan(0));
     story.enter(What::ConsumerStarted { consumer: 0, group: "new-consumer-0".into() });
     story.enter(What::FaultActed { fault: 0, times: 1 });
@@ -132,9 +132,9 @@ fn shows(story: &mut Story, store: &BTreeMap<Device, DeviceState>) {
 fn rebuilt(harm: impl FnOnce(&mut BTreeMap<Device, DeviceState>), told: bool) -> Story {
     let fault = "[[fault]]\nat = \"steady + 1s\"\nwipe_store = { back_after = \"1s\" }\n";
     let mut story = Story::begun_of(&format!("{QUIET}{fault}"));
+    story.lives_until(Duration::from_secs(1));
     let mut whole = story.store.clone();
     harm(&mut whole);
-    story.at += Duration::from_secs(1);
     story.enter(What::FaultBegan(0));
     story.enter(What::ProcessEnded { process: REGISTRY, meant: true });
     if told {
@@ -142,7 +142,6 @@ fn rebuilt(harm: impl FnOnce(&mut BTreeMap<Device, DeviceState>), told: bool) ->
     }
     story.enter(What::FaultActed { fault: 0, times: 1 });
     story.forgets();
-    story.at += Duration::from_secs(1);
     story.enter(What::ProcessStarted(REGISTRY));
     story.enter(What::FaultEnded(0));
     story.offsets();
