@@ -33,6 +33,9 @@ pub(super) struct Lease {
     snapshots: BTreeMap<DeviceIndex, Newest>,
     marked: BTreeSet<DeviceIndex>,
     told: BTreeSet<DeviceIndex>,
+    /// After the store was wiped: what was in each partition by then. Until the new life has committed it, partitions are
+    /// at different times of the past, and a device that changed its partition may well be marked.
+    rebuilding: BTreeMap<i32, i64>,
 }
 
 /// Receive times of a partition, in milliseconds since the Unix epoch.
@@ -43,6 +46,8 @@ struct Partition {
     /// The newest of those that are committed.
     read: i64,
     committed: i64,
+    /// The offset after the newest record.
+    end: i64,
     /// Offsets at which the newest rose, not yet committed.
     pending: VecDeque<(i64, i64)>,
 }
@@ -67,6 +72,7 @@ impl Lease {
             snapshots: BTreeMap::new(),
             marked: BTreeSet::new(),
             told: BTreeSet::new(),
+            rebuilding: BTreeMap::new(),
         }
     }
 
@@ -83,6 +89,11 @@ impl Lease {
                     self.marked.remove(&device);
                 }
             }
+            What::StoreWiped { .. } => {
+                self.marked.clear();
+                let filled = self.partitions.iter().filter(|(_, partition)| partition.end > 0);
+                self.rebuilding = filled.map(|(&number, partition)| (number, partition.end)).collect();
+            }
             What::Read(read) => self.read(models, entry.at, read),
             _ => {}
         }
@@ -97,6 +108,7 @@ impl Lease {
 
     fn appended(&mut self, models: &Models, record: &Appended) {
         let partition = self.partitions.entry(record.partition).or_default();
+        partition.end = record.offset + 1;
         if record.timestamp_ms > partition.newest {
             partition.newest = record.timestamp_ms;
             partition.pending.push_back((record.offset, record.timestamp_ms));
@@ -124,6 +136,12 @@ impl Lease {
     fn read(&mut self, models: &Models, at: Duration, read: &Read) {
         for &(partition, offset) in &read.committed {
             self.partitions.entry(partition).or_default().commit(offset);
+            if self.rebuilding.get(&partition).is_some_and(|&end| offset >= end) {
+                self.rebuilding.remove(&partition);
+            }
+        }
+        if !self.rebuilding.is_empty() {
+            return;
         }
         let lease = millis(lease(models));
         for (&device, newest) in &self.snapshots {

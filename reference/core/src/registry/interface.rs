@@ -121,7 +121,8 @@ pub enum WriteOutcome {
     /// The rows are durable.
     Committed {
         /// The sessions with a snapshot in the batch ([`crate::merge::SessionRow::snapshot`]) that are not the newest of
-        /// their device in the store, as that is with these rows in it.
+        /// their device in the store, as that is with these rows in it, and whose snapshot was received after that one had
+        /// opened: what is older was followed, not beaten, and a rebuild reads much of it.
         beaten: Vec<Beaten>,
     },
     /// Nothing was written; a later attempt may succeed.

@@ -168,15 +168,16 @@ impl Store {
         }
     }
 
-    /// The sessions with a snapshot in `rows` that are not the newest of their device.
+    /// The sessions with a snapshot in `rows`, received after the newest of their device had opened, that are not it.
     pub(crate) fn beaten(&self, rows: &Rows) -> Vec<Beaten> {
         let newest = |device| {
             let sessions = self.sessions.range((device, Session(Uuid::nil()))..=(device, Session(Uuid::max())));
-            sessions.map(|(&(_, session), row)| (row.epoch, session)).max()
+            sessions.map(|(&(_, session), row)| (row.epoch, session, row.opened)).max()
         };
         let mut beaten = Vec::new();
-        for (&(device, session), row) in rows.sessions.iter().filter(|(_, row)| row.snapshot.is_some()) {
-            if let Some((by, _)) = newest(device).filter(|&newest| newest > (row.epoch, session)) {
+        for (&(device, session), row) in &rows.sessions {
+            let (Some(snapshot), Some((by, newest, opened))) = (row.snapshot, newest(device)) else { continue };
+            if (by, newest) > (row.epoch, session) && opened <= snapshot {
                 beaten.push(Beaten { device, session, by });
             }
         }

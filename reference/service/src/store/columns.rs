@@ -50,6 +50,8 @@ pub(super) struct StandingColumns {
     pub(super) device: Vec<Uuid>,
     pub(super) session: Vec<Uuid>,
     pub(super) epoch: Vec<i64>,
+    /// When the snapshot was received.
+    pub(super) snapshot: Vec<i64>,
 }
 
 /// Table `rae`.
@@ -113,10 +115,11 @@ impl Columns {
             columns.sessions.epoch.push(exact(row.epoch.get()));
             columns.sessions.rae.push(row.rae.to_string());
             columns.sessions.opened.push(storable(row.opened));
-            if row.snapshot.is_some() {
+            if let Some(snapshot) = row.snapshot {
                 columns.standings.device.push(device.0);
                 columns.standings.session.push(session.0);
                 columns.standings.epoch.push(exact(row.epoch.get()));
+                columns.standings.snapshot.push(storable(snapshot));
             }
         }
         for (rae, presence) in &rows.raes {

@@ -146,12 +146,13 @@ pub(crate) async fn presence_keeps_the_newest_word_of_each_rae(stage: &Stage) {
 pub(crate) async fn a_write_tells_which_sessions_with_a_snapshot_are_not_the_newest_of_their_device(stage: &Stage) {
     let store = stage.migrated().await;
     let opened = |n, epoch, session, seq| snapshot(device(n), version(epoch, session, seq), &[("a", text("x"), 1)]);
-    let beaten = async |events: &[StateEvent]| match store.write(&rows(events, 0)).await {
+    let beaten_at = async |received, events: &[StateEvent]| match store.write(&rows(events, received)).await {
         WriteOutcome::Committed { beaten } => {
             beaten.iter().map(|of| (of.device, of.session, of.by.get())).collect::<BTreeSet<_>>()
         }
         other => panic!("{other:?}"),
     };
+    let beaten = async |events: &[StateEvent]| beaten_at(0, events).await;
     let lost = |n, session, by| (device(n), version(1, session, 1).session, by);
     assert_eq!(beaten(&[opened(1, 5, 1, 1), opened(2, 5, 1, 1)]).await, [].into(), "each is the only one");
     assert_eq!(beaten(&[opened(1, 5, 1, 2)]).await, [].into(), "nothing is above itself");
@@ -164,6 +165,9 @@ pub(crate) async fn a_write_tells_which_sessions_with_a_snapshot_are_not_the_new
     assert_eq!(beaten(&both).await, [lost(3, 2, 1 << 52), lost(3, 3, 1 << 52)].into(), "also within a batch");
     let deltas_alone = delta(device(3), version(7, 2, 2), &[("a", text("y"))], &[]);
     assert_eq!(beaten(&[deltas_alone]).await, [].into());
+    assert_eq!(beaten_at(50, &[opened(4, 9, 1, 1)]).await, [].into());
+    assert_eq!(beaten_at(49, &[opened(4, 8, 2, 1)]).await, [].into(), "received before the newer one opened");
+    assert_eq!(beaten_at(51, &[opened(4, 8, 2, 2)]).await, [lost(4, 2, 9)].into(), "received after it");
 }
 
 pub(crate) async fn a_device_is_stale_by_what_was_read_of_its_own_partition(stage: &Stage) {

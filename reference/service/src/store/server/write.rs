@@ -42,7 +42,8 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
     ];
     let session_params: [Param<'_>; 5] =
         [&sessions.device, &sessions.session, &sessions.epoch, &sessions.rae, &sessions.opened];
-    let standing_params: [Param<'_>; 3] = [&standings.device, &standings.session, &standings.epoch];
+    let standing_params: [Param<'_>; 4] =
+        [&standings.device, &standings.session, &standings.epoch, &standings.snapshot];
     let rae_params: [Param<'_>; 4] = [&raes.rae, &raes.boot, &raes.connection, &raes.offline];
     let feed_params: [Param<'_>; 3] = [&partitions, &next_offsets, &received];
     // Each future sends when it is first polled: `biased` makes that the order of the lines.

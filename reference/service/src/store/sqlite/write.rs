@@ -105,7 +105,8 @@ fn beaten(transaction: &Transaction<'_>, columns: &Columns) -> rusqlite::Result<
     let mut statement = transaction.prepare_cached(include_str!("beaten.sql"))?;
     let mut beaten = Vec::new();
     for at in 0..rows.device.len() {
-        let params = params![rows.device[at].as_bytes(), rows.session[at].as_bytes(), rows.epoch[at]];
+        let params =
+            params![rows.device[at].as_bytes(), rows.session[at].as_bytes(), rows.epoch[at], rows.snapshot[at]];
         if let Some(by) = statement.query_row(params, |row| row.get(0)).optional()? {
             beaten.extend(decode_beaten(rows.device[at], rows.session[at], by));
         }
