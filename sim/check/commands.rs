@@ -42,7 +42,10 @@ fn witness(models: &Models, life: &CommandLife, end: CommandEnd) -> String {
     let rae = &models.plan.raes[issued.rae.0 as usize].serial;
     let took = match end {
         CommandEnd::Twice => format!("was executed {} times", life.taken.len().max(life.changed.len())),
-        CommandEnd::Pretended => "was never taken by an agent, and a reply says that it was executed".to_owned(),
+        CommandEnd::Pretended if life.taken.is_empty() => {
+            "was never taken by an agent, and a reply says that it was executed".to_owned()
+        }
+        CommandEnd::Pretended => "was not done by its device, and a reply says that it was".to_owned(),
         CommandEnd::Unanswered => {
             "was executed, and no reply is in the log, although its RAE kept its power".to_owned()
         }

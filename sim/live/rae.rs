@@ -169,6 +169,10 @@ impl LiveRae {
                 }
             }
         }
+        // One that left in good order is told of by nobody else.
+        if self.online {
+            self.went_offline();
+        }
         self.shared.journal.clone().enter_all(&mut self.entries).await;
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::run::RunOutcome;
 
 /// Version of the file's form. It rises when a field changes its meaning or goes; new fields leave it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Runs of one scenario and seed that may begin within the same second.
 const MOST_IN_A_SECOND: u32 = 100;

@@ -185,7 +185,7 @@ fn a_result_file_holds_the_whole_outcome_and_each_run_has_a_directory_of_its_own
     assert_ne!(first, second);
     let path = write(&first, &outcome()).expect("written");
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("there")).expect("JSON");
-    assert_eq!((&json["format"], &json["verdict"]), (&1.into(), &"FAIL".into()));
+    assert_eq!((&json["format"], &json["verdict"]), (&2.into(), &"FAIL".into()));
     assert_eq!(json["checks"][1]["id"], "C5");
     assert_eq!(json["checks"][1]["outcome"]["is"], "fail");
     assert_eq!(json["checks"][1]["outcome"]["because"]["witnesses"][0]["timeline"][0]["at"], 17.95);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use dmp_core::event::CommandName;
 use uuid::Uuid;
 
 use super::Models;
@@ -208,6 +209,7 @@ impl Models {
             _ if life.changed.len() > life.taken.len() => CommandEnd::Twice,
             0 if ok => CommandEnd::Pretended,
             0 => self.end_of_untaken(life),
+            _ if ok && life.issued.name == CommandName::Set && life.changed.is_empty() => CommandEnd::Pretended,
             _ if replied => CommandEnd::Replied,
             _ if self.powered_off_since(life) => CommandEnd::ReplyLost,
             _ if self.is_open(life) => CommandEnd::Open,
@@ -243,7 +245,10 @@ impl Models {
 
     fn powered_off_since(&self, life: &CommandLife) -> bool {
         let taken = life.taken.first().copied().unwrap_or_default();
-        self.power_faults(life.issued.rae).any(|(_, _, ended)| ended.is_none_or(|ended| ended + TURN >= taken))
+        let until = taken + ANSWERED_WITHIN;
+        let overlaps =
+            |began, ended: Option<Duration>| began <= until && ended.is_none_or(|ended| ended + TURN >= taken);
+        self.power_faults(life.issued.rae).any(|(_, began, ended)| overlaps(began, ended))
     }
 
     fn wiped_between(&self, life: &CommandLife) -> bool {

@@ -75,6 +75,9 @@ struct PartitionLog {
     committed: i64,
 }
 
+/// Events of devices by their partition and offset.
+type Kept = BTreeMap<(i32, i64), (DeviceIndex, Arc<Event>)>;
+
 /// The log of all devices of the plan.
 #[derive(Debug)]
 pub(in crate::check) struct Log {
@@ -83,7 +86,7 @@ pub(in crate::check) struct Log {
     excused: BTreeMap<DeviceIndex, Vec<Version>>,
     told: BTreeSet<(DeviceIndex, Option<AttributeName>, Version)>,
     /// Every record, where the store is to be rebuilt from them.
-    kept: Option<BTreeMap<(i32, i64), (DeviceIndex, Arc<Event>)>>,
+    kept: Option<Kept>,
 }
 
 impl Log {

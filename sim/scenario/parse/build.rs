@@ -15,7 +15,10 @@ use builder::{Fallback, Table};
 use super::raw::{Field, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, RawScenario};
 use crate::{
     fleet::plan::CANARY_PACE,
-    scenario::{Canary, Checks, Fleet, Phase, Pipeline, Scenario, quantity::show_whole},
+    scenario::{
+        Canary, Checks, Fleet, Phase, Pipeline, Scenario,
+        quantity::{show_duration, show_whole},
+    },
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -35,8 +38,10 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
     let question = question(builder);
     let seed = builder.whole(&root, "seed", raw.seed, 0..=i64::MAX as u64, Fallback::Value(1));
     let fleet = fleet(builder, raw.fleet);
-    let pipeline = pipeline(builder, raw.pipeline);
+    let pipeline = pipeline(builder, raw.pipeline, fleet.snapshot_every);
     let phases = phases(builder, raw.phase, pipeline.repair);
+    let limits_commands =
+        raw.checks.as_ref().and_then(|checks| checks.get_ref().command_p99.as_ref()).map(Spanned::span);
     let checks = checks(builder, raw.checks);
     let mut scenario = Scenario {
         name: name.to_owned(),
@@ -51,6 +56,10 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
     };
     scenario.faults = faults::faults(builder, raw.fault, &scenario);
     scenario.commands = commands::commands(builder, raw.command, &scenario);
+    if let Some(span) = limits_commands.filter(|_| scenario.commands.is_empty()) {
+        let what = "there is nothing to measure: the scenario sends no commands".to_owned();
+        builder.refuse(span, "checks.command_p99", what, "at least one [[command]], or no such limit");
+    }
     scenario
 }
 
@@ -96,8 +105,9 @@ fn fleet(builder: &mut Builder<'_>, raw: Field<RawFleet>) -> Fleet {
     fleet
 }
 
-fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>) -> Pipeline {
+fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>, snapshot_every: Duration) -> Pipeline {
     let (table, raw) = Table::of("pipeline", raw);
+    let gap_span = raw.gap_wait.as_ref().map(Spanned::span);
     let bridges_span = raw.bridges.as_ref().map(Spanned::span);
     let groups_span = raw.shard_groups.as_ref().map(Spanned::span);
     let mut whole = |key, field, range, value| builder.whole(&table, key, field, range, Fallback::Value(value));
@@ -124,8 +134,13 @@ fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>) -> Pipeline {
         session_timeout: length("session_timeout", raw.session_timeout, SECOND..=300 * SECOND, 6 * SECOND),
         clean_every: length("clean_every", raw.clean_every, 100 * MILLISECOND..=HOUR, 5 * SECOND),
         repair: raw.repair.is_none_or(Spanned::into_inner),
-        gap_wait: length("gap_wait", raw.gap_wait, 100 * MILLISECOND..=HOUR, 2 * SECOND),
+        gap_wait: length("gap_wait", raw.gap_wait, 100 * MILLISECOND..=HOUR, (2 * SECOND).min(snapshot_every / 2)),
     };
+    if pipeline.gap_wait >= snapshot_every {
+        let what = "a snapshot would come before it is asked for".to_owned();
+        let wanted = format!("a time below fleet.snapshot_every, {}", show_duration(snapshot_every));
+        builder.refuse(gap_span.unwrap_or(0..0), "pipeline.gap_wait", what, wanted);
+    }
     if !shard_groups.is_power_of_two() {
         let what = format!("{shard_groups} does not divide the 16 shards evenly");
         builder.refuse(groups_span.clone().unwrap_or(0..0), "pipeline.shard_groups", what, "1, 2, 4, 8 or 16");

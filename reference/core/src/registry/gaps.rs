@@ -50,6 +50,8 @@ impl Gaps {
     pub(super) fn open(&mut self, now: Mono, received: Wall, after: Seq, before: Seq, closed: &mut Vec<Closed>) {
         if self.open.len() == MOST {
             let oldest = self.open.remove(0);
+            // Its time to be asked for goes to the next: else a session that misses much is never asked.
+            self.open[0].opened = self.open[0].opened.min(oldest.opened);
             closed.push(oldest.closed(GapEnd::Forgotten));
         }
         let missing = vec![(after.get() + 1, before.get() - 1)];
@@ -84,6 +86,11 @@ impl Gaps {
     /// Whether there is a gap to ask for: open for long enough, not asked for, and told by a record for which `is_young`.
     pub(super) fn is_to_be_asked(&self, opened_by: Mono, is_young: impl Fn(Wall) -> bool) -> bool {
         self.open.iter().any(|gap| !gap.asked && gap.opened <= opened_by && is_young(gap.received))
+    }
+
+    /// When the oldest gap was opened that is not asked for and was opened after `by`.
+    pub(super) fn next_to_be_asked(&self, by: Mono) -> Option<Mono> {
+        self.open.iter().filter(|gap| !gap.asked && gap.opened > by).map(|gap| gap.opened).min()
     }
 
     /// The session is asked for a snapshot, which covers them all.

@@ -111,7 +111,7 @@ impl Orders {
     }
 
     /// Whether a record that was received at `received` is younger than one period: not from a backlog, nor from a log
-    /// that is read again. A time ahead by as much is no receive time to go by.
+    /// that is read again.
     pub(super) fn is_young(&self, now: Wall, received: Wall) -> bool {
         u128::from(now.0.abs_diff(received.0)) < self.settings.snapshot_period.as_millis()
     }

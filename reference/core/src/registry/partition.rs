@@ -32,6 +32,10 @@ pub(super) type Serial = u64;
 /// Payload bytes at which a partition is paused, whatever its records: 100 records of the largest size.
 const BYTE_CREDIT: usize = 25 * 1024 * 1024;
 
+/// How far ahead of the registry's clock a receive time is believed, in milliseconds: more than clocks that are kept differ,
+/// and far below a lease. One record from a clock that is days ahead would make every device of its partition look dead.
+const AHEAD_MS: i64 = 1_000;
+
 #[derive(Debug)]
 pub(super) struct PartitionState {
     number: Partition,
@@ -102,10 +106,11 @@ impl PartitionState {
     }
 
     /// Takes a record that was read. One below the position was fetched again, and is taken already.
-    pub(super) fn take(&mut self, record: Record, context: &mut Context<'_>) {
+    pub(super) fn take(&mut self, mut record: Record, context: &mut Context<'_>) {
         if record.offset < self.next {
             return;
         }
+        record.timestamp = record.timestamp.min(Wall(context.now.wall.0.saturating_add(AHEAD_MS)));
         self.next = record.offset + 1;
         self.newest = self.newest.max(record.timestamp);
         let serial = self.first + self.entries.len() as Serial;

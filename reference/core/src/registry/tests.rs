@@ -92,7 +92,7 @@ struct Bench {
 
 impl Bench {
     fn new(config: Config) -> Bench {
-        Bench { registry: Registry::new(config, 7), now: Now { mono: Mono(0), wall: Wall(0) } }
+        Bench { registry: Registry::new(config, 7), now: Now { mono: Mono(0), wall: Wall(10_000) } }
     }
 
     /// With partitions 0 and 1 of generation 1, from offset 0.

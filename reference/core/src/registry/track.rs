@@ -123,6 +123,10 @@ impl Sessions {
             if gaps.is_to_be_asked(now - wait, &is_young) {
                 return Some((key, gaps.rae.clone()));
             }
+            // The gap that made it due is closed by now; another may have opened since.
+            if let Some(opened) = gaps.next_to_be_asked(now - wait) {
+                self.schedule(key, opened + wait);
+            }
         }
         None
     }

@@ -307,6 +307,12 @@ impl Checked for Config {
         self.backoff.check()?;
         self.pipeline.check()?;
         self.feedback.check()?;
+        if self.feedback.repair && self.feedback.gap_wait >= self.snapshot_period {
+            return Err(Fault::at(
+                "feedback.gap_wait",
+                "must be below `snapshot_period`: a snapshot would come before it is asked for",
+            ));
+        }
         if self.feedback.enabled.is_none() && !self.is_plainly_primary() {
             let reason = format!(
                 "must be said for a group other than {:?} and for start = \"latest\": false for a second consumer or a \

@@ -35,7 +35,12 @@ fn commands_of(builder: &mut Builder<'_>, table: &Table, raw: RawCommand, scenar
     let over = builder.required_length(table, "over", raw.over, MILLISECOND..=DAY);
     let expires_after = builder.length(table, "expires_after", raw.expires_after, SECOND..=HOUR, 10 * SECOND);
     let to = raw.to.map_or(Addressee::Living, Spanned::into_inner);
-    let at = builder.required(table, "at", raw.at, "say when, such as at = \"load + 5s\"")?;
+    let at = builder.required(
+        table,
+        "at",
+        raw.at,
+        "say when, such as at = \"5s\", or \"burst + 5s\" with a phase of that name",
+    )?;
     if !builder.is_sound("phase") {
         // What a moment means depends on the phases.
         return None;

@@ -1,6 +1,6 @@
 //! From record to row or dead letter: batches, retries, quarantine, classes, back-pressure.
 
-use super::*;
+use super::{feedback::snapshot, *};
 
 #[test]
 fn a_batch_is_written_when_its_first_record_is_old_enough() {
@@ -245,4 +245,14 @@ fn a_partition_is_paused_by_bytes_too() {
         bench.reads(Record { value: Some(large.clone()), ..good(0, offset) }).contains(&Effect::Pause(G1, 0))
     });
     assert_eq!(paused, Some(24), "at 25 MiB");
+}
+
+#[test]
+fn a_receive_time_from_the_future_moves_neither_the_feed_nor_what_was_seen_far_ahead_of_the_registrys_clock() {
+    let mut bench = Bench::assigned(config());
+    bench.reads(Record { timestamp: Wall(i64::MAX), ..record(0, 0, &snapshot(7, 1)) });
+    let (_, _, rows) = write_of(&bench.wait());
+    let latest = Wall(bench.now.wall.0 + 1_000);
+    let seen_at = rows.devices.values().filter_map(|state| state.floor.as_ref()).map(|floor| floor.seen_at).max();
+    assert!(rows.feed.expect("a feed").received <= latest && seen_at.is_some_and(|seen_at| seen_at <= latest));
 }
