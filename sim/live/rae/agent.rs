@@ -34,7 +34,7 @@ impl LiveRae {
         connection
     }
 
-    fn went_offline(&mut self) {
+    pub(super) fn went_offline(&mut self) {
         self.online = false;
         self.copies.connection_lost();
         self.entries.push(self.shared.journal.entry(What::Offline(self.index)));
