@@ -95,11 +95,21 @@ fn a_command_that_is_executed_once_and_replied_to_passes_with_its_round_trip() {
     let mut story = begun("");
     story.issue(Addressee::Living);
     story.take();
+    story.down(0, Down::Changed { device: FIRST, id: ID });
     story.reply(30, None);
     story.seconds(12);
     story.passes_check(CheckId::C16);
     story.passes_check(CheckId::C17);
     assert!(story.result(CheckId::C17).figure.contains("p50 35 ms"), "{}", story.result(CheckId::C17).figure);
+}
+
+#[test]
+fn a_set_that_the_device_never_saw_fails_whatever_the_reply_says() {
+    let mut story = begun("");
+    story.issue(Addressee::Living);
+    story.take();
+    story.reply(30, None);
+    story.fails_check(CheckId::C16, "was not done by its device");
 }
 
 #[test]
