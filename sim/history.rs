@@ -15,8 +15,8 @@ use dmp_core::{
     agent::SnapshotCause,
     event::{AttributeName, Event, Presence, Value},
     id::{Device, Rae, Version},
+    record::Record,
 };
-use dmp_service::store::Record;
 
 use crate::fleet::plan::{DeviceIndex, RaeIndex};
 

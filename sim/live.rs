@@ -11,6 +11,7 @@ pub mod embedded;
 mod faults;
 mod faulty_store;
 mod fleet;
+mod http;
 mod issuer;
 mod journal;
 mod judge;

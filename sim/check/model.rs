@@ -22,8 +22,8 @@ use dmp_core::{
     dead_letter::MAX_BYTES,
     event::{AttributeName, Body, Event, Value},
     id::{Device, Version},
+    record::Record,
 };
-use dmp_service::store::Record;
 use uuid::Uuid;
 
 pub(super) use compare::{Gap, GapKind};

@@ -26,6 +26,7 @@ use tokio::{
 
 use super::{
     child::{ChildConfig, ChildOrder, ready_line, slowed_line},
+    http,
     journal::Journal,
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     scenario::{Part, Scenario},
 };
 
-/// Longest wait for a child to say that it is ready.
+/// Longest wait for a child to say that it is ready, and for all to say that they work.
 const READY_WITHIN: Duration = Duration::from_secs(40);
 
 /// Longest wait for a child that was told to stop; then it is killed.
@@ -44,6 +45,9 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Time between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Time between two questions whether all its parts work.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// An order that nobody could take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -121,6 +125,20 @@ impl Processes {
         self.running.insert(process, Running { pid, http, stdin, meant, ended });
         self.journal.enter(What::ProcessStarted(process)).await;
         Ok(())
+    }
+
+    /// Waits until each child says that all its parts work: bridges have subscribed, registries have joined their group.
+    pub(super) async fn all_work(&self) -> anyhow::Result<()> {
+        let working = async {
+            for (process, running) in &self.running {
+                while !http::get(running.http, "/readyz").await.with_context(|| name(*process))?.ok {
+                    tokio::time::sleep(ASK_EVERY).await;
+                }
+            }
+            Ok(())
+        };
+        let within = tokio::time::timeout(READY_WITHIN, working).await;
+        within.with_context(|| format!("bridges and registries did not work within {READY_WITHIN:?}"))?
     }
 
     /// SIGKILL; returns once it is gone.

@@ -289,8 +289,13 @@ impl Run {
             self.gauging(tokio::time::sleep_until(instant.into())).await;
             match step {
                 Step::Phase(index) => {
-                    let name = self.scenario.phases[index].name.clone();
-                    self.enter_phase(&name, Stage::Load).await;
+                    let name: Arc<str> = self.scenario.phases[index].name.as_str().into();
+                    let entered = match index {
+                        // What happens at a time of the plan happens after it: the load's begin is its origin.
+                        0 => self.clock.of_load(Duration::ZERO).context("the load has begun")?,
+                        _ => self.clock.at(),
+                    };
+                    self.journal.enter_at(entered, What::Phase { name, stage: Stage::Load }).await;
                     let wanted = self.scenario.phases[index].repair;
                     if std::mem::replace(&mut repair, wanted) != wanted {
                         self.restart_registries(wanted).await?;

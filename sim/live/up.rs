@@ -46,6 +46,8 @@ pub async fn up(scenario: Scenario, binary: PathBuf, ready: impl FnOnce(&Endpoin
         for process in all_processes(&scenario) {
             processes.start(process, &target.child(process, &scenario, scenario.pipeline.repair)).await?;
         }
+        // What is published before a bridge has subscribed reaches nobody.
+        processes.all_work().await?;
         ready(&endpoints(&target, &processes, &scenario, logs));
         loop {
             tokio::select! {

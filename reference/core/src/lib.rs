@@ -13,6 +13,7 @@
 //! - [`event`]: the wire contract (topics, payloads, limits, poison)
 //! - [`merge`]: the rule by which any order, repetition and subset of events ends in the same state
 //! - [`agent`], [`bridge`], [`registry`]: the three parts
+//! - [`record`]: what a reader of the store gets
 //! - [`consume`]: what every consumer of a Kafka topic has in common
 //! - [`dead_letter`]: what bridge and registry do with what cannot be decoded or stored
 //! - [`sabotage`]: the one seam through which planted bugs enter, for checking the checks
@@ -25,6 +26,7 @@ pub mod dead_letter;
 pub mod event;
 pub mod id;
 pub mod merge;
+pub mod record;
 pub mod registry;
 pub mod sabotage;
 pub mod time;

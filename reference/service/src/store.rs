@@ -28,8 +28,8 @@ mod server;
 mod sqlite;
 mod url;
 
+pub use dmp_core::record::Record;
 pub use error::StoreError;
-pub use record::Record;
 pub use server::ServerStore;
 pub use sqlite::SqliteStore;
 pub use url::{Roots, ServerUrl, SqliteUrl, StoreUrl, StoreUrlError, Synchronous, Tls};

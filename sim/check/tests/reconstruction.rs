@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dmp_core::{id::Device, merge::DeviceState, time::Wall};
-use dmp_service::store::Record;
+use dmp_core::{id::Device, merge::DeviceState, record::Record, time::Wall};
 
 use super::story::{QUIET, REGISTRY, Story};
 use crate::{

@@ -9,18 +9,11 @@ use std::{
 
 use anyhow::Context;
 use nix::unistd::Pid;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
-use crate::history::Gauge;
+use crate::{history::Gauge, live::http};
 
 /// Longest wait for the metrics of one process.
 const WITHIN: Duration = Duration::from_secs(2);
-
-/// Most bytes of metrics: far above what the programs have.
-const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Ending of the metrics that are the bound of a queue; its depth has the name without it, and the same labels.
 const CAP: &str = "_cap";
@@ -70,7 +63,8 @@ impl SabotageHits {
 /// # Errors
 /// If it does not answer: it may be paused or gone.
 pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<Reading> {
-    let text = tokio::time::timeout(WITHIN, metrics(http)).await.context("metrics did not come in time")??;
+    let answer = tokio::time::timeout(WITHIN, http::get(http, "/metrics"));
+    let text = answer.await.context("metrics did not come in time")??.body;
     let mut gauges = queues(&text);
     gauges.push(Gauge { name: "memory_bytes".into(), value: memory(pid)?, cap: None });
     Ok(Reading {
@@ -83,16 +77,6 @@ pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<
 /// Memory of this process.
 pub(in crate::live) fn own_memory() -> anyhow::Result<u64> {
     memory(Pid::this())
-}
-
-/// HTTP/1.0: the answer ends with the connection, so that no client library is needed for four lines of text.
-async fn metrics(http: SocketAddr) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(http).await?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.take(MOST_BYTES).read_to_string(&mut answer).await?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("metrics without a body")?;
-    Ok(body.to_owned())
 }
 
 /// Pairs each `X_cap` with its `X`; the deepest of each name counts.

@@ -5,27 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use dmp_core::{
     event::{AttributeName, Presence, PresenceState, Value},
     id::{Device, Epoch, Rae, Seq, Session, Version},
+    record::Record,
     registry::Beaten,
     time::Wall,
 };
 use uuid::Uuid;
 
 use super::StoreError;
-
-/// A device as a reader of the store sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Record {
-    /// Version of its newest snapshot; its session is the device's current session.
-    pub floor: Version,
-    /// The RAE that sent that snapshot.
-    pub rae: Rae,
-    /// When that snapshot was received.
-    pub seen_at: Wall,
-    /// Whether that is more than three snapshot periods behind what has been read of its partition.
-    pub stale: bool,
-    /// What is visible: value, and the version under which it was published.
-    pub attributes: BTreeMap<AttributeName, (Value, Version)>,
-}
 
 /// One row of `device_record`, as it comes from either driver.
 pub(super) struct RecordRow<'a> {
