@@ -45,7 +45,7 @@ fn witness(models: &Models, life: &CommandLife, end: CommandEnd) -> String {
         CommandEnd::Pretended if life.taken.is_empty() => {
             "was never taken by an agent, and a reply says that it was executed".to_owned()
         }
-        CommandEnd::Pretended => "was not done by its device, and a reply says that it was".to_owned(),
+        CommandEnd::Pretended => "had no effect, and a reply says that it was executed".to_owned(),
         CommandEnd::Unanswered => {
             "was executed, and no reply is in the log, although its RAE kept its power".to_owned()
         }

@@ -15,16 +15,19 @@ pub enum Bug {
     NoReonboard,
     /// The agent answers `reonboard` with a new session of what it last knew, without probing the device.
     ReonboardUnprobed,
+    /// The registry holds leases against its own clock instead of against what it has read.
+    LeaseByClock,
 }
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Bug; 5] = [
+    pub const ALL: [Bug; 6] = [
         Bug::BridgeAcksEarly,
         Bug::RegistryCommitsEarly,
         Bug::StoreWithoutGuard,
         Bug::NoReonboard,
         Bug::ReonboardUnprobed,
+        Bug::LeaseByClock,
     ];
 
     /// Its name on the command line.
@@ -36,6 +39,7 @@ impl Bug {
             Bug::StoreWithoutGuard => "store-without-guard",
             Bug::NoReonboard => "no-reonboard",
             Bug::ReonboardUnprobed => "reonboard-unprobed",
+            Bug::LeaseByClock => "lease-by-clock",
         }
     }
 }

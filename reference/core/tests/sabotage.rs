@@ -34,6 +34,15 @@ fn a_planted_bug_acts_and_its_hits_are_counted() {
     assert!(effects.iter().any(commits), "{effects:?}");
     assert!(hits() > 0);
 
+    plant(Bug::LeaseByClock);
+    let effects = registry_effects();
+    let is_now = |effect: &registry::Effect| match effect {
+        registry::Effect::Write(_, _, rows) => rows.feed.is_some_and(|feed| feed.received == NOW.wall),
+        _ => false,
+    };
+    assert!(effects.iter().any(is_now), "{effects:?}");
+    assert_eq!(hits(), 1);
+
     plant(Bug::NoReonboard);
     let effects = agent_effects();
     assert!(!effects.iter().any(|effect| matches!(effect, agent::Effect::Probe(..))), "{effects:?}");
@@ -163,10 +172,20 @@ fn registry_effects() -> Vec<registry::Effect> {
         feedback: None,
     };
     let mut registry = Registry::new(config, 7);
-    let record = Record { partition: 0, offset: 0, timestamp: Wall(0), key: None, value: None, retained: false };
+    let record = Record { partition: 0, offset: 0, timestamp: Wall(-5), key: None, value: None, retained: false };
     let events =
         [registry::Event::Assigned(Generation(1), vec![(0, 0)]), registry::Event::Record(Generation(1), record)];
     let mut effects = Vec::new();
     events.into_iter().for_each(|event| registry.handle(NOW, event, &mut effects));
+    let stored = effects.iter().find_map(|effect| match effect {
+        registry::Effect::Quarantine(id, _) => Some(*id),
+        _ => None,
+    });
+    let stored = registry::Event::Quarantined(
+        stored.expect("it is poison"),
+        bridge::ProduceOutcome::Stored { partition: 0, offset: 0 },
+    );
+    registry.handle(NOW, stored, &mut effects);
+    registry.wake(Now { mono: Mono(10_000_000), ..NOW }, &mut effects);
     effects
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use dmp_core::event::CommandName;
 use uuid::Uuid;
 
-use super::Models;
+use super::{Life, Models};
 use crate::{
     fleet::plan::{DeviceIndex, RaeIndex, hits},
     history::{Down, Issued, Tampered},
@@ -209,12 +209,35 @@ impl Models {
             _ if life.changed.len() > life.taken.len() => CommandEnd::Twice,
             0 if ok => CommandEnd::Pretended,
             0 => self.end_of_untaken(life),
-            _ if ok && life.issued.name == CommandName::Set && life.changed.is_empty() => CommandEnd::Pretended,
+            _ if ok && !self.took_effect(life) => CommandEnd::Pretended,
             _ if replied => CommandEnd::Replied,
             _ if self.powered_off_since(life) => CommandEnd::ReplyLost,
             _ if self.is_open(life) => CommandEnd::Open,
             _ => CommandEnd::Unanswered,
         }
+    }
+
+    /// Whether what a command asks for was done once its agent had taken it.
+    fn took_effect(&self, life: &CommandLife) -> bool {
+        let Some(&taken) = life.taken.first() else { return false };
+        let since = |event: &Life| event.recorded.get().is_some_and(|at| at.as_millis() >= taken.as_millis());
+        let sessions = self.ledger.sessions(life.issued.device);
+        match life.issued.name {
+            CommandName::Set => !life.changed.is_empty(),
+            CommandName::Snapshot => {
+                sessions.iter().any(|session| session.events.iter().any(|event| event.snapshot() && since(event)))
+            }
+            // Its probe may have found that the device is not there: nothing is to be done then.
+            CommandName::Reonboard if self.devices_leave() => true,
+            CommandName::Reonboard => sessions.iter().any(|session| session.events.first().is_some_and(since)),
+            CommandName::Probe => true,
+        }
+    }
+
+    /// Whether devices leave their RAEs by this scenario, for a while or for ever.
+    fn devices_leave(&self) -> bool {
+        let leave = |kind: &FaultKind| matches!(kind, FaultKind::Move { .. } | FaultKind::Flapping { .. });
+        self.scenario.faults.iter().any(|fault| leave(&fault.kind))
     }
 
     fn end_of_untaken(&self, life: &CommandLife) -> CommandEnd {

@@ -41,7 +41,11 @@ impl Story {
     }
 
     fn issue(&mut self, to: Addressee) {
-        let (due, name) = (self.at, CommandName::Set);
+        self.issue_a(CommandName::Set, to);
+    }
+
+    fn issue_a(&mut self, name: CommandName, to: Addressee) {
+        let due = self.at;
         let expires = due + Duration::from_secs(4);
         let issued = Issued { id: ID, due, expires, name, to, device: FIRST, rae: RAE };
         self.down(0, Down::Issued(Box::new(issued)));
@@ -109,7 +113,25 @@ fn a_set_that_the_device_never_saw_fails_whatever_the_reply_says() {
     story.issue(Addressee::Living);
     story.take();
     story.reply(30, None);
-    story.fails_check(CheckId::C16, "was not done by its device");
+    story.fails_check(CheckId::C16, "had no effect");
+}
+
+#[test]
+fn a_snapshot_or_a_new_session_that_nobody_saw_fails_whatever_the_reply_says() {
+    for name in [CommandName::Snapshot, CommandName::Reonboard] {
+        let mut story = begun("");
+        story.issue_a(name, Addressee::Living);
+        story.take();
+        story.reply(30, None);
+        story.fails_check(CheckId::C16, "had no effect");
+    }
+    let mut story = begun("");
+    story.issue_a(CommandName::Snapshot, Addressee::Living);
+    story.take();
+    let asked_for = story.snapshot(FIRST, 1);
+    story.passes(&asked_for);
+    story.reply(30, None);
+    story.passes_check(CheckId::C16);
 }
 
 #[test]
