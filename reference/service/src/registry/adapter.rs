@@ -29,6 +29,10 @@ use crate::{
 /// Events of the reader that wait for the core. Small: what waits here is beyond the partitions' credit.
 const READER_QUEUE: usize = 64;
 
+/// Records beyond a partition's credit that may still come once it is to be paused: the queue's, and the one that waits for
+/// a place in it.
+pub(super) const READ_AHEAD: usize = READER_QUEUE + 1;
+
 /// Writes that wait for a worker. The core has one per partition; more partitions than this on one member are refused
 /// a write and try again.
 const WRITER_QUEUE: usize = 1_024;

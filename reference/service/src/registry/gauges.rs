@@ -11,6 +11,7 @@ use dmp_core::{
     time::Wall,
 };
 
+use super::adapter::READ_AHEAD;
 use crate::{
     drive,
     metrics::{Counter, Gauge, Latency, Metrics},
@@ -245,7 +246,7 @@ impl PartitionSeries {
             buffered: gauge("dmp_registry_buffered", "Records read and not yet behind the durable offset."),
             buffered_cap: gauge(
                 "dmp_registry_buffered_cap",
-                "Bound of dmp_registry_buffered, at which reading pauses.",
+                "Bound of dmp_registry_buffered: where reading pauses, and what is under way by then.",
             ),
             buffered_bytes: gauge("dmp_registry_buffered_bytes", "Payload bytes of those records."),
             buffered_bytes_cap: gauge("dmp_registry_buffered_bytes_cap", "Bound of dmp_registry_buffered_bytes."),
@@ -264,7 +265,7 @@ impl PartitionSeries {
     fn show(&self, shown: &PartitionGauges) {
         self.assigned.set(1);
         self.buffered.set_count(shown.buffered);
-        self.buffered_cap.set_count(shown.buffered_cap);
+        self.buffered_cap.set_count(shown.buffered_cap + READ_AHEAD);
         self.buffered_bytes.set_count(shown.buffered_bytes);
         self.buffered_bytes_cap.set_count(shown.buffered_bytes_cap);
         self.writing.set_count(shown.writing);
