@@ -4,6 +4,8 @@
 
 mod child;
 mod clock;
+#[cfg(feature = "containers")]
+mod containers;
 mod copies;
 mod directory;
 mod disk;
@@ -23,6 +25,7 @@ mod process;
 pub mod proxy;
 mod rae;
 mod run;
+mod stack;
 mod up;
 
 pub use child::{child_process, janitor};

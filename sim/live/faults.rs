@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use super::{
     child::ChildOrder,
     clock::RunClock,
-    embedded::Embedded,
     fleet::Fleet,
     journal::Journal,
     observe::{self, gauges, store::ReadNow},
@@ -21,6 +20,7 @@ use super::{
     process::Processes,
     proxy::{Pace, Traffic},
     rae::Order,
+    stack::Stack,
 };
 use crate::{
     fleet::plan::{Plan, power_off_after},
@@ -35,7 +35,7 @@ pub(super) struct World<'a> {
     pub(super) clock: &'a Arc<RunClock>,
     pub(super) journal: &'a Journal,
     pub(super) processes: &'a mut Processes,
-    pub(super) target: &'a Embedded,
+    pub(super) target: &'a Stack,
     pub(super) dialer: &'a Arc<Dialer>,
     pub(super) read_now: &'a ReadNow,
     pub(super) primary: &'a Primary,
@@ -196,7 +196,7 @@ async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     for index in 0..world.scenario.pipeline.registries {
         world.processes.kill(Process { part: Part::Registry, index }).await?;
     }
-    world.target.renew()?;
+    world.target.renew().await?;
     world.primary.gone(world.journal, &world.target.group(world.scenario)).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
     Ok(())
@@ -225,8 +225,9 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let place = world.scenario.consumers().position(|(of, _)| of == fault).context("it starts no consumer")?;
     let consumer = u8::try_from(place)?;
     let process = Process { part: Part::Consumer, index: consumer };
+    world.target.make_consumer_store(consumer).await?;
     world.processes.start(process, &world.target.child(process, world.scenario, false)).await?;
-    let group = Embedded::consumer_group(consumer).into();
+    let group = Stack::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
     let url = world.target.consumer_store_url(consumer).parse().context("parsing the URL of its store")?;

@@ -14,7 +14,6 @@ use super::{
     clock::RunClock,
     directory::Directory,
     disk,
-    embedded::Embedded,
     faults::Breaker,
     fleet::Fleet,
     issuer::Issuer,
@@ -28,6 +27,7 @@ use super::{
     primary::{Incarnation, Primary},
     process::{NotRunning, Processes, all_processes},
     proxy::{Observed, Wire},
+    stack::Stack,
 };
 use crate::{
     check::{self, Observable},
@@ -71,7 +71,7 @@ pub async fn run(
     sabotage::plant(options.sabotage.as_deref()).map_err(RunError::Harness)?;
     let interrupted = dmp_service::program::signals().map_err(|error| RunError::Harness(error.into()))?;
     for fault in &scenario.faults {
-        Embedded::supports(&fault.kind)
+        Stack::supports(&fault.kind)
             .map_err(|reason| RunError::Unsupported { fault: fault.kind.key(), reason: reason.to_owned() })?;
     }
     limits::allow_open_files(&scenario)?;
@@ -104,7 +104,7 @@ struct Run {
     clock: Arc<RunClock>,
     journal: Journal,
     judge: Judge,
-    target: Embedded,
+    target: Stack,
     processes: Processes,
     dialer: Arc<Dialer>,
     directory: Arc<Directory>,
@@ -132,7 +132,7 @@ impl Run {
         let (journal, entries) = Journal::new(clock.clone());
         let judge = Judge::start(scenario.clone(), plan.clone(), Observable::EVERYTHING, entries)?;
         journal.enter(What::Phase { name: "warm-up".into(), stage: Stage::WarmUp }).await;
-        let (target, observed) = Embedded::start(&scenario, &options.binary).await?;
+        let (target, observed) = Stack::start(options.target, &scenario, &options.binary).await?;
         let mut processes =
             Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone());
         for process in all_processes(&scenario) {
@@ -214,7 +214,7 @@ impl Run {
             checks,
             figures,
             scenario: Arc::unwrap_or_clone(scenario),
-            target: "embedded".to_owned(),
+            target: options.target.to_string(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
             sabotage: options.sabotage.map(|name| Sabotage {

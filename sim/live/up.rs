@@ -5,11 +5,14 @@ use std::{path::PathBuf, sync::Arc};
 use super::{
     clock::RunClock,
     disk,
-    embedded::Embedded,
     journal::Journal,
     process::{Processes, all_processes},
+    stack::Stack,
 };
-use crate::{run::RunError, scenario::Scenario};
+use crate::{
+    run::{RunError, Target},
+    scenario::Scenario,
+};
 
 /// Where everything is.
 #[derive(Debug, Clone)]
@@ -39,7 +42,7 @@ pub async fn up(scenario: Scenario, binary: PathBuf, ready: impl FnOnce(&Endpoin
     let stay = async {
         let clock = Arc::new(RunClock::start());
         let (journal, mut entries) = Journal::new(clock);
-        let (target, mut observed) = Embedded::start(&scenario, &binary).await?;
+        let (target, mut observed) = Stack::start(Target::Embedded, &scenario, &binary).await?;
         let logs = target.directory().join("logs");
         std::fs::create_dir(&logs)?;
         let mut processes = Processes::new(binary, target.directory(), &logs, None, journal);
@@ -67,7 +70,7 @@ pub async fn up(scenario: Scenario, binary: PathBuf, ready: impl FnOnce(&Endpoin
     }
 }
 
-fn endpoints(target: &Embedded, processes: &Processes, scenario: &Scenario, logs: PathBuf) -> Endpoints {
+fn endpoints(target: &Stack, processes: &Processes, scenario: &Scenario, logs: PathBuf) -> Endpoints {
     let metrics = processes.running().into_iter();
     Endpoints {
         mqtt: target.mqtt_address(),

@@ -23,7 +23,7 @@ pub(super) fn parse_moment(text: &str, phases: &[Phase]) -> Result<Duration, (St
     let Some(index) = phases.iter().position(|phase| phase.name == name) else {
         return Err((format!("there is no phase {name:?}"), known(name, phases)));
     };
-    let begins = phases[..index].iter().map(|phase| phase.lasts).sum();
+    let begins: Duration = phases[..index].iter().map(|phase| phase.lasts).sum();
     let offset = match offset {
         Some(text) => parse_duration(text).ok_or_else(|| {
             (format!("{text:?} is no duration"), format!("{name} + {A_DURATION}, without the quotes"))
