@@ -28,7 +28,7 @@ pub enum KafkaError {
     /// librdkafka refuses the settings.
     #[error("kafka settings are refused")]
     Settings(#[source] Box<NativeError>),
-    /// TLS or SASL is asked for, and this build has neither.
+    /// TLS or SCRAM is asked for, and this build has neither.
     #[error("kafka.security needs a build with the cargo feature `kafka-tls`")]
     WithoutTls,
     /// No broker answers.

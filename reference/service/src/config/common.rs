@@ -178,7 +178,7 @@ impl Mqtt {
 pub struct Kafka {
     /// `host:port`, several separated by commas.
     pub bootstrap: String,
-    /// TLS and SASL; absent for a plain connection. Needs the cargo feature `kafka-tls`.
+    /// TLS and SASL; absent for a plain connection. All but SASL PLAIN without TLS needs the cargo feature `kafka-tls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<KafkaSecurity>,
     /// How long the producer keeps trying to store a record. Long, so that an outage is back-pressure and no failure.
@@ -311,9 +311,14 @@ impl Kafka {
 }
 
 impl KafkaSecurity {
+    /// Whether librdkafka needs OpenSSL for it: for all but SASL PLAIN on a plain connection.
+    pub(crate) fn needs_openssl(&self) -> bool {
+        self.tls || self.sasl_mechanism.as_deref().is_some_and(|mechanism| mechanism != "PLAIN")
+    }
+
     fn check(&self) -> Result<(), Fault> {
-        if !cfg!(feature = "kafka-tls") {
-            let reason = "this build has no TLS and SASL for Kafka; build with the cargo feature `kafka-tls`";
+        if self.needs_openssl() && !cfg!(feature = "kafka-tls") {
+            let reason = "this build has no TLS and SCRAM for Kafka; build with the cargo feature `kafka-tls`";
             return Err(Fault::at("kafka.security", reason));
         }
         match self.sasl_mechanism.as_deref() {

@@ -102,7 +102,7 @@ fn reading(kafka: &Kafka, group: &str) -> [(&'static str, String); 10] {
 }
 
 fn secure(config: &mut ClientConfig, security: &KafkaSecurity) -> Result<(), KafkaError> {
-    if !cfg!(feature = "kafka-tls") {
+    if security.needs_openssl() && !cfg!(feature = "kafka-tls") {
         return Err(KafkaError::WithoutTls);
     }
     let protocol = match (security.tls, security.sasl_mechanism.is_some()) {
@@ -206,11 +206,27 @@ mod tests {
 
     #[cfg(not(feature = "kafka-tls"))]
     #[test]
-    fn security_is_refused_by_a_build_without_it_and_the_feature_is_named() {
-        for made in [producer(&kafka("PLAIN"), "c"), consumer(&kafka("PLAIN"), "c", "g"), reader(&kafka("PLAIN"), "c")]
-        {
-            let error = made.expect_err("never unprotected instead");
-            assert!(error.to_string().contains("kafka-tls"), "{error}");
+    fn tls_and_scram_are_refused_by_a_build_without_them_and_the_feature_is_named() {
+        let mut scram = kafka("SCRAM-SHA-512");
+        scram.security.as_mut().expect("set above").tls = false;
+        for kafka in [kafka("PLAIN"), scram] {
+            for made in [producer(&kafka, "c"), consumer(&kafka, "c", "g"), reader(&kafka, "c")] {
+                let error = made.expect_err("never unprotected instead");
+                assert!(error.to_string().contains("kafka-tls"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_password_without_tls_needs_no_feature() {
+        let mut kafka = kafka("PLAIN");
+        let security = kafka.security.as_mut().expect("set above");
+        (security.tls, security.ca) = (false, None);
+        for made in [producer(&kafka, "c"), consumer(&kafka, "c", "g"), reader(&kafka, "c")] {
+            let native = made.expect("any build").create_native_config().expect("librdkafka knows the keys");
+            let value = |key: &str| native.get(key).expect("a value");
+            assert_eq!([value("security.protocol"), value("sasl.mechanisms")], ["sasl_plaintext", "PLAIN"]);
+            assert_eq!([value("sasl.username"), value("sasl.password")], ["registry", "secret"]);
         }
     }
 
