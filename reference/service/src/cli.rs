@@ -1,7 +1,8 @@
 //! What the three binaries share: arguments, logs, the runtime and the exit code.
 //!
 //! Standard output carries one line, the endpoints; logs go to standard error. Exit codes: 0 ended as told, 1 could not
-//! start or go on, 2 wrong usage or configuration. The registry can also send a command by hand ([`command`]).
+//! start or go on, 2 wrong usage or configuration. The registry can also send a command by hand ([`command`]), and prepare
+//! its store for others ([`migrate`]).
 
 use std::{future::Future, io::Write, path::PathBuf, pin::Pin, process::ExitCode};
 
@@ -15,6 +16,7 @@ use crate::{
 };
 
 mod command;
+mod migrate;
 
 /// Arguments of a program that only serves.
 #[derive(Debug, Parser)]
@@ -37,6 +39,7 @@ struct Registry {
 #[derive(Debug, Subcommand)]
 enum Instead {
     Command(command::Arguments),
+    Migrate(migrate::Arguments),
 }
 
 /// Arguments of a program.
@@ -65,7 +68,7 @@ enum LogFormat {
 /// Told when the process has to end.
 pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs the registry, or sends a command by hand: the whole of its `main`.
+/// Runs the registry, or what it can do instead: the whole of its `main`.
 pub fn registry_main<C, F>(name: &str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
 where
     C: DeserializeOwned + Checked,
@@ -74,6 +77,7 @@ where
     let Registry { arguments, instead } = Registry::parse();
     match instead {
         Some(Instead::Command(wanted)) => command::main(name, &wanted),
+        Some(Instead::Migrate(wanted)) => migrate::main(name, &wanted),
         None => run(name, &arguments, program),
     }
 }

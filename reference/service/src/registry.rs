@@ -61,7 +61,11 @@ pub async fn start<S: Store>(config: Config, store: S, faults: Faults) -> anyhow
     needed.extend(config.speaks().then_some(kafka_topic::COMMANDS));
     topics::wait_for(&config.kafka, &needed, config.start_within).await?;
     kafka_part.set(true);
-    migrate(&store, &config).await.context("preparing the store")?;
+    migrate(&store, &config).await.map_err(|error| {
+        let by_owner = matches!(error, StoreError::Denied(_));
+        let whose = if by_owner { ", which its owner has to do by `dmp-registry migrate`" } else { "" };
+        anyhow::Error::new(error).context(format!("preparing the store{whose}"))
+    })?;
     store_part.set(true);
     let address = endpoint.address;
     let gauges = Gauges::new(metrics);

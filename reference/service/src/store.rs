@@ -117,6 +117,15 @@ pub enum Access {
     Read,
 }
 
+/// What somebody is to a store on a server; neither can change the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Does what the registry does: reads, writes and cleans up rows.
+    Writer,
+    /// Reads the view `device_record`, and no table.
+    Reader,
+}
+
 /// A store of either kind, as named by a [`StoreUrl`].
 #[derive(Debug)]
 pub enum Database {

@@ -31,6 +31,9 @@ pub enum StoreError {
         /// The user.
         user: String,
     },
+    /// The user may come in and may not do this.
+    #[error("the store does not give its user the right: {0}")]
+    Denied(String),
     /// The store holds another schema than this program's.
     #[error("schema is {}, this program needs version {}", found_version(*.found), super::SCHEMA_VERSION)]
     Schema {
@@ -79,6 +82,7 @@ impl StoreError {
             | StoreError::DiskFull(_)
             | StoreError::Unreachable { .. }
             | StoreError::Credentials { .. }
+            | StoreError::Denied(_)
             | StoreError::Schema { .. }
             | StoreError::Certificates { .. }
             | StoreError::Busy(_)

@@ -16,10 +16,11 @@ use dmp_core::{
 };
 use tokio::time::timeout;
 
-use super::{Record, ServerUrl, Store, StoreError, WriteOutcome, columns::Columns};
+use super::{Record, Role, ServerUrl, Store, StoreError, WriteOutcome, columns::Columns};
 
 mod classify;
 mod connect;
+mod grant;
 mod migrate;
 mod read;
 mod sweep;
@@ -50,6 +51,14 @@ impl ServerStore {
         let store = ServerStore { pool, endpoint: url.endpoint(), user: url.user().to_owned() };
         drop(store.client().await?);
         Ok(store)
+    }
+
+    /// Gives exactly the rights of `role` on a migrated schema to the user or group `name`. For the schema's owner.
+    ///
+    /// # Errors
+    /// Whatever the store says, for example that there is nobody of this name.
+    pub async fn grant(&self, role: Role, name: &str) -> Result<(), StoreError> {
+        self.with(async |client| grant::grant(client, role, name).await).await
     }
 
     async fn client(&self) -> Result<Client, StoreError> {

@@ -71,6 +71,7 @@ fn db_error(error: &DbError) -> StoreError {
     match (&code[..2], code) {
         (_, "53100") => StoreError::DiskFull(words),
         (_, "25006") => StoreError::ReadOnly(words),
+        (_, "42501") => StoreError::Denied(words),
         (_, "42P01" | "42703" | "3F000") => StoreError::Schema { found: None },
         // Data, constraints, limits: the rows themselves.
         ("22" | "23" | "54", _) => StoreError::Refused(words),
