@@ -32,7 +32,7 @@ pub enum ConnectError {
         source: Box<TlsError>,
     },
     /// CONNACK 4 or 5 (MQTT 3.1.1, section 3.2.2.3).
-    #[error("MQTT broker {endpoint} refused the credentials of user {user:?}")]
+    #[error("MQTT broker {endpoint} refused {}", credentials_of(user))]
     BadCredentials {
         /// Where.
         endpoint: Endpoint,
@@ -156,4 +156,11 @@ pub enum Closed {
         /// What is wrong with it.
         what: String,
     },
+}
+
+fn credentials_of(user: &str) -> String {
+    match user {
+        "" => "a client without a user name".to_owned(),
+        user => format!("the credentials of user {user:?}"),
+    }
 }
