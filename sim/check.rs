@@ -257,7 +257,7 @@ impl Check {
             Check::RoundTrip(check) => check.finish(models, figures),
             Check::FeedbackBounds(check) => check.finish(models),
             Check::Lease(check) => check.finish(models),
-            Check::Presence(check) => check.finish(),
+            Check::Presence(check) => check.finish(models),
             Check::RepairRatio(check) => check.finish(models, figures),
             Check::Reconstruction(check) => check.finish(models),
             Check::Generator(check) => check.finish(models, fates),

@@ -20,6 +20,10 @@ const JOIN: Duration = Duration::from_secs(2);
 /// A pipeline is built for twice its mean load, and at least for this many records per second on two cores.
 const LEAST_CAPACITY: f64 = 2_000.0;
 
+/// A log is read again at twice the mean load, and at least at this many records per second: beside a fleet that goes on,
+/// on two cores that have more to do.
+const LEAST_REREAD: f64 = 1_000.0;
+
 /// Within so many snapshot periods all notices had ended, in 20,000 of 20,000 random histories of a model with moves, wiped
 /// disks, RAEs that were down, and clocks hours apart and stepping.
 const REONBOARDING_PERIODS: u32 = 3;
@@ -48,7 +52,7 @@ pub(super) fn rebuild(scenario: &Scenario, from: ReadFrom, backlog: u64) -> Dura
             let devices = f64::from(scenario.devices());
             let arrival =
                 devices / seconds(scenario.fleet.snapshot_every) + devices / seconds(scenario.fleet.update_every);
-            Duration::from_secs_f64(backlog as f64 / ((2.0 * arrival).max(LEAST_CAPACITY) - arrival))
+            Duration::from_secs_f64(backlog as f64 / ((2.0 * arrival).max(LEAST_REREAD) - arrival))
         }
     };
     JOIN + learn + scenario.pipeline.batch_wait + scenario.pipeline.commit_every

@@ -1,5 +1,6 @@
 //! C16: each command that was issued ends in exactly one way: executed once and replied to, executed once with its reply
-//! lost by a fault, expired unexecuted, or refused. None is executed twice, and of none is nothing heard.
+//! lost by a fault, expired unexecuted, or refused. None is executed twice, and of none is nothing heard; and one that
+//! nothing kept from the living session it was for is executed.
 
 use super::{
     model::{CommandEnd, CommandLife, Models},
@@ -47,7 +48,10 @@ fn witness(models: &Models, life: &CommandLife, end: CommandEnd) -> String {
         }
         CommandEnd::Pretended => "had no effect, and a reply says that it was executed".to_owned(),
         CommandEnd::Unanswered => {
-            "was executed, and no reply is in the log, although its RAE kept its power".to_owned()
+            "was executed or refused, and no reply is in the log, although its RAE kept its power".to_owned()
+        }
+        CommandEnd::Unexecuted => {
+            "was not executed, although its RAE was connected, its session the newest, and the way down open".to_owned()
         }
         CommandEnd::Lost if life.logged == 0 => "never came into the log".to_owned(),
         CommandEnd::Lost => "was never heard of, although its RAE was connected; the bridge should act".to_owned(),

@@ -27,6 +27,8 @@ pub(super) struct Lag {
     slowest_drain: Option<Duration>,
     /// Drains whose time was up before another burst or fault.
     judged: u64,
+    /// After what else there was no time to drain before the next.
+    unjudged: Vec<String>,
 }
 
 /// After the end of a burst or a fault: the lag is to become quiet, and to be so when its time is up. It may be quiet
@@ -56,6 +58,7 @@ impl Lag {
             draining: None,
             slowest_drain: None,
             judged: 0,
+            unjudged: Vec::new(),
         }
     }
 
@@ -64,7 +67,7 @@ impl Lag {
             What::Phase { name, stage } => self.phase(models, entry.at, name, *stage),
             What::FaultBegan(fault) => {
                 self.open_faults.insert(*fault);
-                self.draining = None;
+                self.cut_short();
             }
             What::FaultEnded(fault) => {
                 self.open_faults.remove(fault);
@@ -86,7 +89,12 @@ impl Lag {
             self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
         }
         let drain = self.slowest_drain.map_or(String::new(), |drain| format!(", quiet again after {drain:.1?}"));
-        let figure = format!("peak {}, p99 {committed:.0} committed, {reflected:.0} reflected{drain}", self.peak);
+        let unjudged = match (limits.drained_within, self.unjudged.as_slice()) {
+            (None, _) | (Some(_), []) => String::new(),
+            (Some(_), after) => format!(", not judged after {}", after.join(", ")),
+        };
+        let figure =
+            format!("peak {}, p99 {committed:.0} committed, {reflected:.0} reflected{drain}{unjudged}", self.peak);
         let limit = [
             limits.lag_peak.map(|limit| format!("peak at most {limit}")),
             limits.lag_committed_p99.map(|limit| format!("p99 committed at most {limit}")),
@@ -109,8 +117,15 @@ impl Lag {
         let bursts = |phase: &&Phase| phase.rate > 1.0 || phase.canary.is_some();
         if models.scenario.phases.iter().filter(bursts).any(|phase| phase.name == name) {
             self.burst = Some(name.to_owned());
-            self.draining = None;
+            self.cut_short();
         }
+    }
+
+    /// Another burst or fault begins: whether the lag would have become quiet in time is not known.
+    fn cut_short(&mut self) {
+        let Some(drain) = self.draining.take() else { return };
+        self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
+        self.unjudged.push(drain.after);
     }
 
     fn drain_from(&mut self, at: Duration, after: String) {

@@ -1,10 +1,8 @@
 //! C20: in the end every RAE is shown as it last said, by the order of its boots and connections: online where it is
-//! connected, offline where it is not.
+//! connected, offline where it is not. A status waits in the same queues as all else, and settling does not wait for it: the
+//! last reading is what counts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use dmp_core::event::{Event, Presence as Status, PresenceState};
 
@@ -29,9 +27,10 @@ pub(super) struct Presence {
     said: BTreeMap<RaeIndex, (Status, i32, i64)>,
     shown: BTreeMap<RaeIndex, Status>,
     verifying: bool,
-    told: BTreeSet<RaeIndex>,
     online: usize,
-    wrong: usize,
+    /// Those that the newest reading shows wrongly, and how.
+    wrong: BTreeMap<RaeIndex, String>,
+    read_at: Duration,
 }
 
 impl Presence {
@@ -41,9 +40,9 @@ impl Presence {
             said: BTreeMap::new(),
             shown: BTreeMap::new(),
             verifying: false,
-            told: BTreeSet::new(),
             online: 0,
-            wrong: 0,
+            wrong: BTreeMap::new(),
+            read_at: Duration::ZERO,
         }
     }
 
@@ -69,13 +68,18 @@ impl Presence {
         }
     }
 
-    pub(super) fn finish(&mut self) -> CheckResult {
-        let figure = format!("{} of {} RAEs shown online, {} wrongly", self.online, self.shown.len(), self.wrong);
+    pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
+        for (rae, wrong) in &self.wrong {
+            let serial = &models.plan.raes[rae.0 as usize].serial;
+            self.tally.fail(self.read_at, || (format!("{serial} {wrong}"), Vec::new()));
+        }
+        let figure = format!("{} of {} RAEs shown online, {} wrongly", self.online, self.shown.len(), self.wrong.len());
         self.tally.result(figure, "as each last said".to_owned(), "RAE")
     }
 
     fn read(&mut self, models: &Models, at: Duration, read: &Read) {
-        (self.online, self.wrong) = (0, 0);
+        (self.online, self.read_at) = (0, at);
+        self.wrong.clear();
         for rae in (0..models.plan.raes.len() as u32).map(RaeIndex) {
             let Some((online, since)) = models.commands.is_online(rae) else { continue };
             if since + TRAVELS > read.began {
@@ -84,11 +88,8 @@ impl Presence {
             self.tally.saw();
             let shown = self.shown.get(&rae);
             self.online += usize::from(shown.is_some_and(|shown| shown.state == PresenceState::Online));
-            let Some(wrong) = self.wrong_with(rae, online, shown, read) else { continue };
-            self.wrong += 1;
-            if self.told.insert(rae) {
-                let serial = &models.plan.raes[rae.0 as usize].serial;
-                self.tally.fail(at, || (format!("{serial} {wrong}"), Vec::new()));
+            if let Some(wrong) = self.wrong_with(rae, online, shown, read) {
+                self.wrong.insert(rae, wrong);
             }
         }
     }

@@ -471,6 +471,24 @@ fn a_lag_that_stays_after_a_fault_fails_lag() {
 }
 
 #[test]
+fn a_drain_that_the_next_fault_cuts_short_is_said_not_to_be_judged() {
+    let cut = |at: &str| format!("[[fault]]\nat = \"steady + {at}\"\ncut_link = {{ lasts = \"1s\" }}\n");
+    let mut story = Story::begun_of(&format!("{QUIET}drained_within = \"2s\"\n{}{}", cut("1s"), cut("3s")));
+    for fault in 0..2 {
+        story.second();
+        story.enter(What::FaultBegan(fault));
+        story.second();
+        story.enter(What::FaultEnded(fault));
+    }
+    for _ in 0..3 {
+        story.second();
+    }
+    story.passes_check(CheckId::C11);
+    let figure = story.result(CheckId::C11).figure;
+    assert!(figure.ends_with("not judged after cut_link"), "{figure}");
+}
+
+#[test]
 fn a_partition_that_stands_still_fails_progress_unless_a_fault_holds_it() {
     let text = format!("{QUIET}[[fault]]\nat = \"steady + 1s\"\npause = {{ part = \"registry\", lasts = \"5s\" }}\n");
     for held in [true, false] {

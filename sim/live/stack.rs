@@ -40,7 +40,7 @@ const CONNECTS_AT_A_TIME: usize = 80;
 /// Observations between the proxy and the history; when it is full, the link waits.
 const OBSERVATIONS: usize = 4_096;
 
-/// Least time that a registry may take between two polls, as the Kafka client wants it: at least the session timeout.
+/// Least time that a consumer may take between two polls, as the Kafka client wants it: at least the session timeout.
 const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A topic and its number of partitions.
@@ -220,8 +220,15 @@ impl Stack {
             id: format!("bridge-{index}"),
             window: pipeline.bridge_window as usize,
             shards: bridge::Shards { groups: pipeline.shard_groups, serve: Some(serve), ..Default::default() },
-            ..bridge::Config::between(mqtt, self.kafka())
+            ..bridge::Config::between(mqtt, self.consuming(scenario))
         }
+    }
+
+    /// How members of a consumer group reach Kafka.
+    fn consuming(&self, scenario: &Scenario) -> config::Kafka {
+        let session_timeout = scenario.pipeline.session_timeout;
+        let max_poll_interval = LEAST_POLL_INTERVAL.max(session_timeout);
+        config::Kafka { session_timeout, max_poll_interval, ..self.kafka() }
     }
 
     /// A registry with a group and a store of its own, that says nothing to any RAE.
@@ -243,12 +250,7 @@ impl Stack {
 
     fn registry(&self, scenario: &Scenario, repair: bool) -> registry::Config {
         let pipeline = &scenario.pipeline;
-        let kafka = config::Kafka {
-            session_timeout: pipeline.session_timeout,
-            max_poll_interval: LEAST_POLL_INTERVAL.max(pipeline.session_timeout),
-            ..self.kafka()
-        };
-        let defaults = registry::Config::reading(kafka);
+        let defaults = registry::Config::reading(self.consuming(scenario));
         let group = match self.incarnation() {
             1 => defaults.group,
             number => format!("{}-rebuilt-{number}", defaults.group),

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dmp_core::event::CommandName;
+use dmp_core::{agent::MAX_UNDER_WAY, event::CommandName};
 use uuid::Uuid;
 
 use super::{Life, Models};
 use crate::{
     fleet::plan::{DeviceIndex, RaeIndex, hits},
     history::{Down, Issued, Tampered},
-    scenario::{Addressee, FaultKind},
+    scenario::{Addressee, FaultKind, Part},
 };
 
 /// How long after it expired a command may still be answered: through the brokers, after a restart of the bridge.
@@ -57,15 +57,17 @@ pub(in crate::check) enum CommandEnd {
     Twice,
     /// A reply says that it was executed, and it was not.
     Pretended,
-    /// Executed, and no reply came, although nothing kept it.
+    /// Executed, or refused, and no reply came, although nothing kept it.
     Unanswered,
+    /// Not executed, although nothing kept it from its agent, nor its agent from doing it.
+    Unexecuted,
     /// Nothing was ever heard of it, although nothing kept it from its agent.
     Lost,
 }
 
 impl CommandEnd {
     /// Every end, in the order in which they are told.
-    pub(in crate::check) const ALL: [CommandEnd; 9] = [
+    pub(in crate::check) const ALL: [CommandEnd; 10] = [
         CommandEnd::Replied,
         CommandEnd::ReplyLost,
         CommandEnd::Expired,
@@ -74,6 +76,7 @@ impl CommandEnd {
         CommandEnd::Twice,
         CommandEnd::Pretended,
         CommandEnd::Unanswered,
+        CommandEnd::Unexecuted,
         CommandEnd::Lost,
     ];
 
@@ -87,7 +90,8 @@ impl CommandEnd {
             CommandEnd::Open => "open",
             CommandEnd::Twice => "executed twice",
             CommandEnd::Pretended => "said to be executed and not executed",
-            CommandEnd::Unanswered => "executed and never replied to",
+            CommandEnd::Unanswered => "executed or refused and never replied to",
+            CommandEnd::Unexecuted => "not executed without a reason",
             CommandEnd::Lost => "lost",
         }
     }
@@ -210,6 +214,7 @@ impl Models {
             0 if ok => CommandEnd::Pretended,
             0 => self.end_of_untaken(life),
             _ if ok && !self.took_effect(life) => CommandEnd::Pretended,
+            _ if replied && !ok && self.could_be_executed(life) => CommandEnd::Unexecuted,
             _ if replied => CommandEnd::Replied,
             _ if self.powered_off_since(life) => CommandEnd::ReplyLost,
             _ if self.is_open(life) => CommandEnd::Open,
@@ -241,16 +246,60 @@ impl Models {
     }
 
     fn end_of_untaken(&self, life: &CommandLife) -> CommandEnd {
-        let kept = life.issued.to == Addressee::AbsentRae
-            || life.tampered.iter().any(|&(_, how)| how != Tampered::Doubled)
-            || self.was_offline(life);
+        let (refused, replied) = (!life.refused.is_empty(), !life.replied.is_empty());
+        let kept = life.issued.to == Addressee::AbsentRae || is_tampered(life) || self.was_offline(life);
         match () {
-            () if !life.refused.is_empty() => CommandEnd::Refused,
-            () if !life.replied.is_empty() => CommandEnd::Expired,
+            () if replied && self.could_be_executed(life) => CommandEnd::Unexecuted,
+            () if replied && refused => CommandEnd::Refused,
+            () if replied => CommandEnd::Expired,
             () if self.is_open(life) => CommandEnd::Open,
             () if kept => CommandEnd::Expired,
+            () if refused => CommandEnd::Unanswered,
             () => CommandEnd::Lost,
         }
+    }
+
+    /// Whether nothing kept the command from its agent, nor the agent from executing it.
+    fn could_be_executed(&self, life: &CommandLife) -> bool {
+        life.issued.to == Addressee::Living
+            && !is_tampered(life)
+            && !self.was_offline(life)
+            && !self.was_held_up(life)
+            && !self.has_another_session(life)
+            && !self.devices_leave()
+            && !self.is_crowded(life)
+    }
+
+    /// Whether faults of the way down left the command less than [`ANSWERED_WITHIN`] of its time. A consumer that died
+    /// holds its partitions until its session times out.
+    fn was_held_up(&self, life: &CommandLife) -> bool {
+        let (due, expires) = (life.issued.due, life.issued.expires);
+        let held = self.faults.windows.iter().filter(|(fault, ..)| {
+            self.scenario.faults.get(*fault).is_some_and(|fault| holds_the_way_down(&fault.kind))
+        });
+        let held: Duration = held
+            .map(|&(_, began, ended)| {
+                let until = ended.map_or(expires, |ended| ended + self.scenario.pipeline.session_timeout);
+                until.min(expires).saturating_sub(began.max(due))
+            })
+            .sum();
+        held > Duration::ZERO && (expires - due).saturating_sub(held) < ANSWERED_WITHIN
+    }
+
+    /// Whether the device got a session while the command was for the one before.
+    fn has_another_session(&self, life: &CommandLife) -> bool {
+        let while_it_waits = life.issued.due.as_millis()..=(life.issued.expires + ANSWERED_WITHIN).as_millis();
+        let opened = |event: &Life| event.recorded.get().is_some_and(|at| while_it_waits.contains(&at.as_millis()));
+        self.ledger.sessions(life.issued.device).iter().any(|session| session.events.first().is_some_and(opened))
+    }
+
+    /// Whether so many commands were under way to its RAE that the agent may have been busy.
+    fn is_crowded(&self, life: &CommandLife) -> bool {
+        let beside = |other: &&CommandLife| {
+            let (one, other) = (&life.issued, &other.issued);
+            one.rae == other.rae && one.due <= other.expires && other.due <= one.expires
+        };
+        self.commands.all().filter(beside).count() > MAX_UNDER_WAY
     }
 
     fn is_open(&self, life: &CommandLife) -> bool {
@@ -287,5 +336,43 @@ impl Models {
             let hit = hits(self.scenario.seed, fault, rae.0.into(), kind.powers_off()?);
             hit.then_some((kind, began, ended))
         })
+    }
+}
+
+/// Whether a fault took, or held back, the command on its last leg.
+fn is_tampered(life: &CommandLife) -> bool {
+    life.tampered.iter().any(|&(_, how)| how != Tampered::Doubled)
+}
+
+/// Whether commands wait while the fault holds.
+fn holds_the_way_down(kind: &FaultKind) -> bool {
+    match kind {
+        FaultKind::Kill { part: Part::Bridge, .. }
+        | FaultKind::Pause { part: Part::Bridge, .. }
+        | FaultKind::CutLink { .. }
+        | FaultKind::SlowLink { .. } => true,
+        FaultKind::Kill { part: Part::Registry | Part::Consumer, .. }
+        | FaultKind::Pause { part: Part::Registry | Part::Consumer, .. }
+        | FaultKind::MissedUpdates { .. }
+        | FaultKind::Qos0Loss { .. }
+        | FaultKind::Duplicates { .. }
+        | FaultKind::DelayedTails { .. }
+        | FaultKind::Poison { .. }
+        | FaultKind::Reboot { .. }
+        | FaultKind::Wipe { .. }
+        | FaultKind::Gone { .. }
+        | FaultKind::ClockStep { .. }
+        | FaultKind::ClockDrift { .. }
+        | FaultKind::Move { .. }
+        | FaultKind::Disconnect { .. }
+        | FaultKind::Flapping { .. }
+        | FaultKind::CommandLoss { .. }
+        | FaultKind::CommandDuplicates { .. }
+        | FaultKind::LateCommands { .. }
+        | FaultKind::StageFailure { .. }
+        | FaultKind::ThrottledStore { .. }
+        | FaultKind::SlowStore { .. }
+        | FaultKind::WipeStore { .. }
+        | FaultKind::NewConsumer { .. } => false,
     }
 }

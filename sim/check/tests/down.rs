@@ -187,7 +187,7 @@ fn a_command_of_which_nothing_is_heard_fails_unless_something_kept_it_from_its_a
 fn a_reply_to_a_command_that_was_never_taken_fails_if_it_says_ok_and_is_a_refusal_or_an_expiry_otherwise() {
     let replied = |error, refused: bool| {
         let mut story = begun("");
-        story.issue(Addressee::Living);
+        story.issue(Addressee::DeadSession);
         if refused {
             story.down(1, Down::Refused { rae: RAE, id: Some(ID), reason: "gone", replied: true });
         }
@@ -199,6 +199,49 @@ fn a_reply_to_a_command_that_was_never_taken_fails_if_it_says_ok_and_is_a_refusa
     let (expired, refused) = (replied(Some("expired"), false), replied(Some("session is gone"), true));
     assert!(!failed(&expired) && expired.figure.contains("1 expired unexecuted"), "{expired:?}");
     assert!(!failed(&refused) && refused.figure.contains("1 refused"), "{refused:?}");
+}
+
+#[test]
+fn a_command_to_a_living_session_that_is_not_executed_fails_unless_something_kept_it() {
+    const KILLED: &str = "[[fault]]\nat = \"2s\"\nkill = { part = \"bridge\", back_after = \"1s\" }\n";
+    let refused = |kept: fn(&mut Story)| {
+        let mut story = begun(KILLED);
+        story.issue(Addressee::Living);
+        kept(&mut story);
+        story.down(1, Down::Refused { rae: RAE, id: Some(ID), reason: "busy", replied: true });
+        story.reply(5, Some("busy"));
+        story
+    };
+    let unexecuted = "was not executed, although";
+    refused(|_| {}).fails_check(CheckId::C16, unexecuted);
+    refused(|story| story.down(1, Down::Tampered { rae: RAE, id: ID, how: Tampered::Doubled }))
+        .fails_check(CheckId::C16, unexecuted);
+    refused(|story| story.down(1, Down::Tampered { rae: RAE, id: ID, how: Tampered::Delayed }))
+        .passes_check(CheckId::C16);
+    refused(|story| story.enter(What::FaultBegan(0))).passes_check(CheckId::C16);
+    // Another session took the place of the one that the command was for.
+    refused(|story| {
+        let mut opening = story.snapshot(FIRST, 0).publish;
+        (opening.version.session, opening.version.seq) = (Session(Uuid::from_u128(9)), Seq::FIRST);
+        story.enter(What::Recorded(opening));
+    })
+    .passes_check(CheckId::C16);
+    // Taken, and then not done.
+    let mut story = begun("");
+    story.issue(Addressee::Living);
+    story.down(5, Down::Taken { rae: RAE, id: ID });
+    story.down(0, Down::Executed { rae: RAE, id: ID, ok: false });
+    story.reply(5, Some("the device refused"));
+    story.fails_check(CheckId::C16, unexecuted);
+}
+
+#[test]
+fn a_refusal_that_nobody_was_told_of_fails() {
+    let mut story = begun("");
+    story.issue(Addressee::DeadSession);
+    story.down(1, Down::Refused { rae: RAE, id: Some(ID), reason: "gone", replied: false });
+    story.seconds(12);
+    story.fails_check(CheckId::C16, "no reply is in the log");
 }
 
 #[test]
