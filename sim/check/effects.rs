@@ -2,8 +2,9 @@
 //!
 //! [`sign`] is the one table of what a fault must leave in the history. A sign is of the injection, never of the system's
 //! right answer to it: that is for the other checks. Signs are looked for from a fault's planned begin until shortly after
-//! its end; those that travel through the log, whenever they arrive. Two faults of a kind that overlap share theirs. Where
-//! a process ended by itself, nothing is held against the faults: the system failed before they could act on it.
+//! its end; those that travel through the log, whenever they arrive. Two faults of a kind that overlap share theirs, moves
+//! and wrong clocks apart: the plan knows whose each is. Where a process ended by itself, nothing is held against the
+//! faults: the system failed before they could act on it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,8 +13,8 @@ use dmp_core::event::{Body, CONNECTION, Event, Value};
 use super::model::Models;
 use crate::{
     fleet::plan::hits,
-    history::{Appended, Copy, Down, Entry, PayloadHash, Process, StoreLimit, Tampered, What},
-    scenario::{FaultKind, Part},
+    history::{Appended, Copy, Down, Entry, PayloadHash, Process, Publish, StoreLimit, Tampered, What},
+    scenario::{FaultKind, OldRae, Part},
 };
 
 /// How long after a fault's end its sign may still be told: a copy that waits for its connection, a line on its way.
@@ -45,10 +46,11 @@ enum Sign {
     Poisoned,
     /// One of this share of RAEs went offline.
     Offline(f64),
-    /// One of this share of RAEs said something by its wrong clock.
-    WrongClock(f64, Holds),
-    /// A device said something from a RAE that it was not on first.
-    Moved,
+    /// A RAE said something at a time that its clock shows by this fault only.
+    WrongClock,
+    /// A device said something from the RAE that this fault took it to; the one that it left had no network, if it is to go
+    /// down.
+    Moved(OldRae),
     /// The log says that one of this share of devices was unplugged.
     Detached(f64),
     /// The process was killed.
@@ -63,13 +65,6 @@ enum Sign {
     Told,
 }
 
-/// How long a clock stays wrong.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Holds {
-    UntilItsEnd,
-    ForEver,
-}
-
 /// What each kind of fault must show.
 fn sign(kind: &FaultKind) -> Sign {
     match *kind {
@@ -82,11 +77,8 @@ fn sign(kind: &FaultKind) -> Sign {
         | FaultKind::Wipe { share, .. }
         | FaultKind::Gone { share }
         | FaultKind::Disconnect { share, .. } => Sign::Offline(share),
-        FaultKind::ClockStep { share, lasts: Some(_), .. } => Sign::WrongClock(share, Holds::UntilItsEnd),
-        FaultKind::ClockStep { share, lasts: None, .. } | FaultKind::ClockDrift { share, .. } => {
-            Sign::WrongClock(share, Holds::ForEver)
-        }
-        FaultKind::Move { .. } => Sign::Moved,
+        FaultKind::ClockStep { .. } | FaultKind::ClockDrift { .. } => Sign::WrongClock,
+        FaultKind::Move { old, .. } => Sign::Moved(old),
         FaultKind::Flapping { share, .. } => Sign::Detached(share),
         FaultKind::Kill { part, index, .. } => Sign::Killed(Process { part, index }),
         FaultKind::StageFailure { index, times } => {
@@ -126,8 +118,8 @@ impl Effects {
             | What::Offline(_)
             | What::Down(Down::Tampered { .. })
             | What::ProcessEnded { .. }
-            | What::StoreSlowed(..) => self.look(models, entry),
-            What::Appended(record) if detached(record) => self.look(models, entry),
+            | What::StoreSlowed(..)
+            | What::Appended(_) => self.look(models, entry),
             _ => {}
         }
     }
@@ -157,8 +149,8 @@ impl Effects {
             let sign = sign(&fault.kind);
             let ended = models.faults.windows.iter().find(|(of, ..)| *of == index).and_then(|&(.., ended)| ended);
             let late = ended.is_some_and(|ended| ended + TOLD_WITHIN < entry.at);
-            let whenever = matches!(sign, Sign::Detached(_) | Sign::WrongClock(_, Holds::ForEver));
-            if (whenever || !late) && shows(models, index, sign, &entry.what) {
+            let whenever = matches!(sign, Sign::Detached(_) | Sign::WrongClock);
+            if (whenever || !late) && shows(models, index, sign, entry) {
                 self.acted.insert(index, 1);
             }
         }
@@ -184,8 +176,8 @@ impl Effects {
             | Sign::Sent(_)
             | Sign::Poisoned
             | Sign::Offline(_)
-            | Sign::WrongClock(..)
-            | Sign::Moved
+            | Sign::WrongClock
+            | Sign::Moved(_)
             | Sign::Detached(_)
             | Sign::Killed(_)
             | Sign::Slowed(_)
@@ -202,23 +194,46 @@ impl Effects {
 }
 
 /// Whether an entry is the sign of fault number `index`.
-fn shows(models: &Models, index: usize, sign: Sign, what: &What) -> bool {
+fn shows(models: &Models, index: usize, sign: Sign, entry: &Entry) -> bool {
     let hit = |entity, share| hits(models.scenario.seed, index, entity, share);
-    match (sign, what) {
+    match (sign, &entry.what) {
         (Sign::Withheld, What::Withheld(_)) | (Sign::Lost, What::LostAtQos0(_)) => true,
         (Sign::Sent(wanted), What::Sent(_, copy, _)) => wanted == *copy,
         (Sign::Offline(share), What::Offline(rae)) => hit(rae.0.into(), share),
-        (Sign::WrongClock(share, _), What::Recorded(publish)) => hit(publish.rae.0.into(), share),
-        (Sign::Moved, What::Recorded(publish)) => models.plan.devices[publish.device.0 as usize].rae != publish.rae,
+        (Sign::WrongClock, What::Appended(record)) => told_by(models, index, record, entry.at).unwrap_or(false),
+        (Sign::Moved(old), What::Recorded(publish)) => moved_by(models, index, old, publish, entry.at),
         (Sign::Killed(wanted), What::ProcessEnded { process, meant: true }) => wanted == *process,
         (Sign::Tampered(wanted), What::Down(Down::Tampered { how, .. })) => wanted == *how,
         (Sign::Slowed(wanted), What::StoreSlowed(_, limit)) => wanted == *limit,
-        (Sign::Detached(share), What::Appended(record)) => {
+        (Sign::Detached(share), What::Appended(record)) if detached(record) => {
             let Some(Event::State(event)) = record.event.as_deref() else { return false };
             models.plan.device(event.device).is_some_and(|device| hit(device.0.into(), share))
         }
         _ => false,
     }
+}
+
+/// Whether a record was told by a clock that was wrong by fault number `fault`: whether its time is nearer to what the RAE's
+/// clock showed then than to what it would have shown without this fault. `None` where its RAE's clock is unknown.
+fn told_by(models: &Models, fault: usize, record: &Appended, at: Duration) -> Option<bool> {
+    let Some(Event::State(event)) = record.event.as_deref() else { return None };
+    let device = models.plan.device(event.device)?;
+    let clock = &models.plan.raes[models.plan.rae(&event.rae)?.0 as usize].clock;
+    let recorded = models.ledger.life(device, event.version)?.recorded.get()?;
+    let planned = models.clock.in_plan(recorded)?;
+    let (ahead, by_fault) = (clock.ahead(Some(planned)).millis(), clock.ahead_by(fault, planned).millis());
+    // Its receive time, less what it took to get there: however long it waited, that is no wrong clock.
+    let on_its_way = i64::try_from(at.saturating_sub(recorded).as_millis()).ok()?;
+    let told = event.at.0 - (record.timestamp_ms - on_its_way);
+    Some(told.abs_diff(ahead) < told.abs_diff(ahead - by_fault))
+}
+
+/// Whether a device that says something was brought there by fault number `fault`.
+fn moved_by(models: &Models, fault: usize, old: OldRae, publish: &Publish, at: Duration) -> bool {
+    let planned = &models.plan.devices[publish.device.0 as usize];
+    let Some((moved, left)) = planned.last_move(models.change_by(publish.device, at)) else { return false };
+    let cut_off = || models.commands.is_online(left).is_some_and(|(online, _)| !online);
+    moved.fault == fault && moved.to == publish.rae && (old == OldRae::Up || cut_off())
 }
 
 /// Whether a record says that a device was unplugged.
@@ -239,8 +254,11 @@ fn missing(sign: Sign) -> &'static str {
         Sign::Sent(_) => "no such copy was sent",
         Sign::Poisoned => "no poison reached the log or the dead letters",
         Sign::Offline(_) => "no RAE that it hits went offline",
-        Sign::WrongClock(..) => "no RAE that it hits said anything by its wrong clock",
-        Sign::Moved => "no device said anything from another RAE",
+        Sign::WrongClock => "no RAE that it hits said anything by its wrong clock",
+        Sign::Moved(OldRae::Up) => "no device that it moves said anything from its new RAE",
+        Sign::Moved(OldRae::Down) => {
+            "no device that it moves said anything from its new RAE while the old one had no network"
+        }
         Sign::Detached(_) => "no device that it hits was unplugged",
         Sign::Killed(_) => "the process did not end by it",
         Sign::StageFailed(..) => "the stage was never restarted for it",

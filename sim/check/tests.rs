@@ -10,6 +10,7 @@ use dmp_core::{
     event::{AttributeName, Value},
     id::{Device, Seq},
     merge::Offer,
+    time::Wall,
 };
 
 use super::{
@@ -795,12 +796,14 @@ fn signs() -> Vec<(&'static str, Act)> {
         ("reboot = { share = 1.0, down = \"1s\" }", |story| story.enter(What::Offline(RaeIndex(1)))),
         ("wipe = { share = 1.0, down = \"1s\" }", |story| story.enter(What::Offline(RaeIndex(1)))),
         ("gone = { share = 1.0 }", |story| story.enter(What::Offline(RaeIndex(1)))),
-        ("clock_step = { share = 1.0, by = \"-3h\" }", recorded),
-        ("clock_drift = { share = 1.0, rate = 60, lasts = \"1s\" }", recorded),
+        ("clock_step = { share = 1.0, by = \"-3h\" }", |story| tells_at(story, -3 * 3_600_000)),
+        ("clock_drift = { share = 1.0, rate = 60, lasts = \"1s\" }", |story| {
+            story.at += Duration::from_secs(1);
+            tells_at(story, 60_000);
+        }),
         ("move = { share = 1.0, over = \"2s\" }", |story| {
-            let mut moved = story.snapshot(FIRST, 0);
-            moved.publish.rae = RaeIndex(1);
-            story.enter(What::Recorded(moved.publish));
+            story.at += Duration::from_secs(2);
+            says_from(story, FIRST, RaeIndex(1));
         }),
         ("disconnect = { share = 1.0, lasts = \"1s\" }", |story| story.enter(What::Offline(RaeIndex(1)))),
         ("flapping = { share = 1.0, every = \"1s\", lasts = \"3s\" }", |story| {
@@ -830,8 +833,18 @@ fn signs() -> Vec<(&'static str, Act)> {
     ]
 }
 
-fn recorded(story: &mut Story) {
-    let event = story.snapshot(FIRST, 0);
+/// A device says something by a clock that is so far ahead.
+fn tells_at(story: &mut Story, ahead_ms: i64) {
+    story.stamped = true;
+    let mut event = story.snapshot(FIRST, 0);
+    event.event.at = Wall(story.at.as_millis() as i64 + ahead_ms);
+    story.passes(&event);
+}
+
+/// A device says something from a RAE.
+fn says_from(story: &mut Story, device: DeviceIndex, rae: RaeIndex) {
+    let mut event = story.snapshot(device, 0);
+    event.publish.rae = rae;
     story.enter(What::Recorded(event.publish));
 }
 
@@ -888,6 +901,56 @@ fn the_sign_of_another_fault_or_of_another_time_is_none() {
     story.at += Duration::from_secs(6);
     story.enter(What::StoreSlowed(REGISTRY, StoreLimit::Delay));
     story.fails_check(CheckId::Generator, "no registry slowed a write down");
+}
+
+#[test]
+fn a_device_that_another_fault_has_moved_or_that_moves_while_its_old_rae_is_up_is_no_sign_of_a_move_from_one_that_is_down()
+ {
+    let raes = QUIET.replace("raes = 2", "raes = 8");
+    let up = "[[fault]]\nat = \"steady\"\nmove = { share = 1.0, over = \"2s\" }\n";
+    let down =
+        "[[fault]]\nat = \"steady + 3s\"\nmove = { share = 0.5, over = \"4s\", old = \"down\", back_after = \"1s\" }\n";
+    // By the first fault it says something where that took it, and by the second where the second took it.
+    for (fault, cut_off, acts) in [(0, true, false), (1, false, false), (1, true, true)] {
+        let mut story = Story::begun_of(&format!("{raes}{up}{down}"));
+        let both = |device: &&DeviceIndex| story.plan.devices[device.0 as usize].moves.len() == 2;
+        let device = *story.devices().iter().find(both).expect("half of the RAEs break down");
+        let moves = story.plan.devices[device.0 as usize].moves.clone();
+        story.enter(What::FaultBegan(0));
+        story.at += Duration::from_secs(2);
+        says_from(&mut story, device, moves[0].to);
+        story.at += Duration::from_secs(1);
+        story.enter(What::FaultEnded(0));
+        story.enter(What::FaultBegan(1));
+        if cut_off {
+            story.enter(What::Offline(moves[0].to));
+        }
+        story.at += if fault == 0 { Duration::from_secs(1) } else { Duration::from_secs(4) };
+        says_from(&mut story, device, moves[fault].to);
+        story.at += Duration::from_secs(1);
+        story.enter(What::FaultEnded(1));
+        let figure = story.result(CheckId::Generator).figure;
+        assert_eq!(figure.ends_with("2 of 2 faults acted"), acts, "{figure}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_right_or_wrong_by_another_fault_or_an_event_that_waited_is_no_sign_of_a_wrong_clock() {
+    let second = "[[fault]]\nat = \"steady + 1s\"\nclock_step = { share = 1.0, by = \"-3s\" }";
+    // Both steps together are six seconds behind.
+    for (ahead_ms, waits_s, acts) in [(0, 0, 0), (0, 9, 0), (-3_000, 0, 0), (-6_000, 0, 2), (-6_000, 9, 2)] {
+        let mut story = with_fault(&format!("clock_step = {{ share = 1.0, by = \"-3s\" }}\n{second}"));
+        story.enter(What::FaultBegan(1));
+        story.stamped = true;
+        let mut event = story.snapshot(FIRST, 0);
+        event.event.at = Wall(story.at.as_millis() as i64 + ahead_ms);
+        story.leaves(&event);
+        story.at += Duration::from_secs(waits_s);
+        story.crosses(&event);
+        story.logged(&event);
+        let figure = story.result(CheckId::Generator).figure;
+        assert!(figure.ends_with(&format!("{acts} of 2 faults acted")), "{figure}");
+    }
 }
 
 #[test]

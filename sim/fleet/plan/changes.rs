@@ -33,7 +33,8 @@ enum Intent {
     Update,
     Unplug,
     PlugIn,
-    PlugInAt(RaeIndex),
+    /// By the fault of this number.
+    PlugInAt(RaeIndex, usize),
 }
 
 /// The life of device number `device` of the standing fleet, which begins on `home`.
@@ -41,8 +42,8 @@ pub(super) fn standing(scenario: &Scenario, moves: &Moves, device: u32, home: Ra
     let Planned { moves: planned, lost_from } = moves.of(device, home);
     let mut intents = updates(scenario, device);
     intents.extend(plugs(scenario, device));
-    for (at, to) in planned {
-        intents.extend([(at, Intent::Unplug), (at + REATTACH_DOWN, Intent::PlugInAt(to))]);
+    for (at, to, fault) in planned {
+        intents.extend([(at, Intent::Unplug), (at + REATTACH_DOWN, Intent::PlugInAt(to, fault))]);
     }
     intents.retain(|&(at, _)| lost_from.is_none_or(|lost| at < lost));
     intents.sort_by_key(|&intent| intent);
@@ -61,12 +62,12 @@ fn carried_out(scenario: &Scenario, device: u32, intents: Vec<(Duration, Intent)
             Intent::Update if attached => update(&mut rng, scenario.fleet.unset_share, &mut present),
             Intent::Unplug if attached => ChangeKind::Detach,
             Intent::PlugIn if !attached => ChangeKind::Attach,
-            Intent::PlugInAt(to) => {
+            Intent::PlugInAt(to, fault) => {
                 if attached {
                     // Plugged in again meanwhile where it was.
                     life.changes.push(Change { at, kind: ChangeKind::Detach });
                 }
-                life.moves.push(Move { change: ChangeNumber(life.changes.len() as u32 + 1), to });
+                life.moves.push(Move { fault, change: ChangeNumber(life.changes.len() as u32 + 1), to });
                 ChangeKind::Attach
             }
             Intent::Update | Intent::Unplug | Intent::PlugIn => continue,

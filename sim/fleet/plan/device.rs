@@ -51,6 +51,8 @@ pub enum ChangeKind {
 /// A device is plugged in at another RAE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Move {
+    /// Number of the fault that moves it.
+    pub fault: usize,
     /// The change with which it is plugged in there.
     pub change: ChangeNumber,
     /// Where.
@@ -63,6 +65,13 @@ impl DevicePlan {
     pub fn home(&self, change: ChangeNumber) -> RaeIndex {
         let before = self.moves.partition_point(|moved| moved.change <= change);
         before.checked_sub(1).map_or(self.rae, |last| self.moves[last].to)
+    }
+
+    /// The move that brought it where it is after change number `change`, and the RAE that it left by that.
+    #[must_use]
+    pub fn last_move(&self, change: ChangeNumber) -> Option<(Move, RaeIndex)> {
+        let moved = *self.moves.iter().rfind(|moved| moved.change <= change)?;
+        Some((moved, self.home(ChangeNumber(moved.change.0 - 1))))
     }
 
     /// Whether it is plugged in after change number `change`.

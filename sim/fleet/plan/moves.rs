@@ -54,8 +54,8 @@ struct MoveFault {
 /// The moves of one device.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Planned {
-    /// When it is unplugged, and where it is plugged in after that.
-    pub(super) moves: Vec<(Duration, RaeIndex)>,
+    /// When it is unplugged, where it is plugged in after that, and by which fault.
+    pub(super) moves: Vec<(Duration, RaeIndex, usize)>,
     /// When its RAE is gone with it.
     pub(super) lost_from: Option<Duration>,
 }
@@ -95,7 +95,7 @@ impl Moves {
                 break;
             }
             let Some(to) = fault.destination(home, || rng.random_range(0..NUMBERS)) else { continue };
-            planned.moves.push((at, to));
+            planned.moves.push((at, to, fault.number));
             (home, settled_at) = (to, at + REATTACH_DOWN);
         }
         planned.lost_from = self.gone_at(home);

@@ -45,6 +45,7 @@ pub struct RaeClock {
 
 #[derive(Debug, Clone, PartialEq)]
 struct ClockStep {
+    fault: usize,
     from: Duration,
     until: Option<Duration>,
     by: Shift,
@@ -52,6 +53,7 @@ struct ClockStep {
 
 #[derive(Debug, Clone, PartialEq)]
 struct Drift {
+    fault: usize,
     from: Duration,
     until: Duration,
     /// Seconds gained per second.
@@ -64,14 +66,14 @@ impl RaeClock {
         let most = scenario.fleet.clock_offset.unwrap_or_default().as_secs_f64();
         let part = stream(scenario.seed, "clock", rae.0.into()).random_range(-1.0..=1.0);
         let mut clock = RaeClock { offset: Shift::of_seconds(most * part), ..RaeClock::default() };
-        for (number, fault) in scenario.faults.iter().enumerate() {
-            let (from, hit) = (fault.at, |share| hits(scenario.seed, number, rae.0.into(), share));
-            match fault.kind {
+        for (fault, planned) in scenario.faults.iter().enumerate() {
+            let (from, hit) = (planned.at, |share| hits(scenario.seed, fault, rae.0.into(), share));
+            match planned.kind {
                 FaultKind::ClockStep { share, by, lasts } if hit(share) => {
-                    clock.steps.push(ClockStep { from, until: lasts.map(|lasts| from + lasts), by });
+                    clock.steps.push(ClockStep { fault, from, until: lasts.map(|lasts| from + lasts), by });
                 }
                 FaultKind::ClockDrift { share, rate, lasts } if hit(share) => {
-                    clock.drifts.push(Drift { from, until: from + lasts, rate });
+                    clock.drifts.push(Drift { fault, from, until: from + lasts, rate });
                 }
                 _ => {}
             }
@@ -83,12 +85,24 @@ impl RaeClock {
     #[must_use]
     pub fn ahead(&self, at: Option<Duration>) -> Shift {
         let Some(at) = at else { return self.offset };
-        let holds = |step: &&ClockStep| step.from <= at && step.until.is_none_or(|until| at < until);
-        let steps = self.steps.iter().filter(holds).map(|step| step.by);
-        let drifts = self.drifts.iter().map(|drift| {
+        self.wrongs(at).fold(self.offset, |sum, (_, shift)| sum + shift)
+    }
+
+    /// How much of that is by fault number `fault`.
+    #[must_use]
+    pub fn ahead_by(&self, fault: usize, at: Duration) -> Shift {
+        let own = self.wrongs(at).filter(|(of, _)| *of == fault);
+        own.fold(Shift::default(), |sum, (_, shift)| sum + shift)
+    }
+
+    /// What each fault does to it.
+    fn wrongs(&self, at: Duration) -> impl Iterator<Item = (usize, Shift)> {
+        let holds = move |step: &&ClockStep| step.from <= at && step.until.is_none_or(|until| at < until);
+        let steps = self.steps.iter().filter(holds).map(|step| (step.fault, step.by));
+        let drifts = self.drifts.iter().map(move |drift| {
             let drifted = at.min(drift.until).saturating_sub(drift.from);
-            Shift::of_seconds(drifted.as_secs_f64() * drift.rate)
+            (drift.fault, Shift::of_seconds(drifted.as_secs_f64() * drift.rate))
         });
-        steps.chain(drifts).fold(self.offset, |sum, shift| sum + shift)
+        steps.chain(drifts)
     }
 }

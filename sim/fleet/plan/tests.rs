@@ -131,7 +131,7 @@ fn a_device_moves_by_being_unplugged_where_it_is_and_plugged_in_elsewhere_and_co
     let mut moved = 0;
     for device in &plan.devices {
         let mut home = device.rae;
-        for Move { change, to } in &device.moves {
+        for Move { change, to, .. } in &device.moves {
             moved += 1;
             let before = ChangeNumber(change.0 - 1);
             assert_eq!(device.changes[before.0 as usize].kind, ChangeKind::Attach);
