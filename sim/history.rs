@@ -209,13 +209,6 @@ pub enum What {
     },
     /// The store of such a consumer, as read.
     Consumer(Box<ConsumerSeen>),
-    /// A Kafka client has put more records on the topic of commands; so many by now.
-    Commanded {
-        /// Its client id.
-        client: Arc<str>,
-        /// Records so far.
-        records: u64,
-    },
 
     /// A process of the pipeline started.
     ProcessStarted(Process),

@@ -273,7 +273,6 @@ impl Models {
             | What::End { .. }
             | What::ConsumerStarted { .. }
             | What::Consumer(_)
-            | What::Commanded { .. }
             | What::ProcessStarted(_)
             | What::ProcessEnded { .. }
             | What::StoreSlowed(..)

@@ -4,8 +4,9 @@
 //! the time to read what is in it; from its end it is one snapshot period, for devices whose RAE lives. Under load a device
 //! is shown right if its row is as the device was a moment ago. What a fault delays meanwhile is due that much later.
 //!
-//! Who sends commands is seen at the broker, which knows its clients. No consumer but the registry may send any, and the
-//! registry none while it rebuilds, unless the scenario gives it a reason.
+//! Who sends commands is in the log: a registry signs with its group. No consumer but the registry may send any, and the
+//! registry none from when it rebuilds; where the scenario gives it a reason to, none of those it sends while it does so is
+//! held against it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     fleet::plan::DeviceIndex,
-    history::{ConsumerSeen, Entry, Stage, What},
+    history::{ConsumerSeen, Down, Entry, LoggedCommand, Stage, What},
     observe::ReconstructionFigures,
     scenario::{FaultKind, Part, ReadFrom, Scenario, quantity::show_whole},
 };
@@ -45,8 +46,6 @@ pub(super) struct Reconstruction {
     online: BTreeMap<u32, Duration>,
     /// Faults that hold and may delay records.
     holding: BTreeSet<usize>,
-    /// Commands by the group of their sender.
-    commands: BTreeMap<String, BTreeMap<Arc<str>, u64>>,
     verify: Option<Duration>,
 }
 
@@ -67,7 +66,9 @@ struct Build {
     /// Records reflected since it started, until it was complete.
     reflected: u64,
     normal_per_s: Option<f64>,
-    /// Commands until it was complete.
+    /// Whether it has no reason to speak, however long it lives.
+    silent: bool,
+    /// Commands that it sent: where it is not silent, until it was complete.
     commands: u64,
     told: BTreeSet<DeviceIndex>,
     judged: bool,
@@ -90,7 +91,6 @@ impl Default for Reconstruction {
             normal_per_s: None,
             online: BTreeMap::new(),
             holding: BTreeSet::new(),
-            commands: BTreeMap::new(),
             verify: None,
         }
     }
@@ -123,7 +123,8 @@ impl Reconstruction {
                 self.learn_normal(at);
                 self.feeds.clear();
                 self.builds.retain(|build| build.who != Who::Registry || build.judged || !build.told.is_empty());
-                self.builds.push(Build::new(Who::Registry, group, ReadFrom::Earliest));
+                let silent = !has_reasons(&models.scenario);
+                self.builds.push(Build::new(Who::Registry, group, ReadFrom::Earliest, silent));
             }
             What::ProcessStarted(process) if process.part == Part::Registry => {
                 let waiting = self.builds.iter_mut().find(|build| build.started.is_none());
@@ -137,7 +138,7 @@ impl Reconstruction {
                 }
                 let from = models.scenario.consumers().nth((*consumer).into());
                 let mut build =
-                    Build::new(Who::Consumer(*consumer), group, from.map_or(ReadFrom::Latest, |(_, from)| from));
+                    Build::new(Who::Consumer(*consumer), group, from.map_or(ReadFrom::Latest, |(_, from)| from), true);
                 build.start(&models.scenario, at, &self.ends, self.normal_per_s);
                 self.builds.push(build);
             }
@@ -147,7 +148,9 @@ impl Reconstruction {
                     self.judge(models, place, &models.rows, read.began, at);
                 }
             }
-            What::Commanded { client, records } => self.commanded(client, *records),
+            What::Down(Down::Logged(logged)) if !models.commands.is_issued(logged.id) => {
+                self.commanded(models, logged, at)
+            }
             What::FaultBegan(fault) if delays(&models.scenario, *fault) => {
                 self.holding.insert(*fault);
             }
@@ -162,7 +165,7 @@ impl Reconstruction {
 
     /// One of each store that began empty.
     pub(super) fn figures(&self) -> Vec<ReconstructionFigures> {
-        self.builds.iter().map(|build| build.figures(self.commands_of(build))).collect()
+        self.builds.iter().map(Build::figures).collect()
     }
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
@@ -171,11 +174,12 @@ impl Reconstruction {
         }
         let mut early = None;
         for build in &self.builds {
-            let commands = self.commands_of(build);
-            let may = build.who == Who::Registry && has_reasons(&models.scenario);
-            if commands > 0 && !may {
+            let commands = build.commands;
+            if commands > 0 && build.silent {
                 let what = match build.who {
-                    Who::Registry => format!("the registry sent {commands} commands while it rebuilt its store"),
+                    Who::Registry => {
+                        format!("the registry sent {commands} commands after its store was wiped, and had no reason to")
+                    }
                     Who::Consumer(_) => {
                         format!(
                             "{}, group {}, sent {commands} commands: it is not the registry",
@@ -190,7 +194,7 @@ impl Reconstruction {
                 early = Some(format!("{} was not complete, and the run ended before it had to be", build.name()));
             }
         }
-        let said = self.builds.iter().map(|build| build.sentence(self.commands_of(build)));
+        let said = self.builds.iter().map(Build::sentence);
         let figure = said.collect::<Vec<_>>().join("; ");
         let bounds = self.builds.iter().map(|build| format!("{:.1} s", build.bound.as_secs_f64()));
         let limit = format!("within {}, no commands", bounds.collect::<Vec<_>>().join(" and "));
@@ -264,26 +268,23 @@ impl Reconstruction {
         }
     }
 
-    fn commanded(&mut self, client: &Arc<str>, records: u64) {
-        // A client is named after its group and process.
-        let group = client.rsplit_once('-').map_or(&**client, |(group, _)| group).to_owned();
-        self.commands.entry(group).or_default().insert(client.clone(), records);
-        for build in self.builds.iter_mut().filter(|build| build.complete.is_none()) {
-            build.commands = self.commands.get(&*build.group).map_or(0, |clients| clients.values().sum());
-        }
-    }
-
-    /// Commands that count against a build: all of a consumer's, and the registry's while it rebuilt.
-    fn commands_of(&self, build: &Build) -> u64 {
-        match build.who {
-            Who::Registry => build.commands,
-            Who::Consumer(_) => self.commands.get(&*build.group).map_or(0, |clients| clients.values().sum()),
-        }
+    /// A command that is none of the harness's.
+    fn commanded(&mut self, models: &Models, logged: &LoggedCommand, at: Duration) {
+        let Some(issuer) = &logged.issuer else {
+            // On a target that others use, an operator may have sent it by hand.
+            if !models.observable.shared {
+                let what = format!("a {} for {} that no registry signed is in the log", logged.name, logged.rae);
+                self.tally.fail(at, || (what, Vec::new()));
+            }
+            return;
+        };
+        let speaks = |build: &&mut Build| build.group == *issuer && (build.silent || build.complete.is_none());
+        self.builds.iter_mut().filter(speaks).for_each(|build| build.commands += 1);
     }
 }
 
 impl Build {
-    fn new(who: Who, group: &Arc<str>, from: ReadFrom) -> Build {
+    fn new(who: Who, group: &Arc<str>, from: ReadFrom, silent: bool) -> Build {
         Build {
             who,
             group: group.clone(),
@@ -296,6 +297,7 @@ impl Build {
             caught_up: None,
             reflected: 0,
             normal_per_s: None,
+            silent,
             commands: 0,
             told: BTreeSet::new(),
             judged: false,
@@ -353,15 +355,18 @@ impl Build {
         }
     }
 
-    fn sentence(&self, commands: u64) -> String {
+    fn sentence(&self) -> String {
         let after = self
             .after()
             .map_or("never complete".to_owned(), |after| format!("complete after {:.1} s", after.as_secs_f64()));
-        let sent = if commands == 0 { "no commands".to_owned() } else { format!("{} commands", show_whole(commands)) };
+        let sent = match self.commands {
+            0 => "no commands".to_owned(),
+            commands => format!("{} commands", show_whole(commands)),
+        };
         format!("{} from the {}: {after}, {sent}", self.name(), self.begin())
     }
 
-    fn figures(&self, commands: u64) -> ReconstructionFigures {
+    fn figures(&self) -> ReconstructionFigures {
         let who = match self.who {
             Who::Registry => "registry".to_owned(),
             Who::Consumer(number) => format!("new consumer {number}"),
@@ -375,7 +380,7 @@ impl Build {
             backlog: records(&self.backlog),
             reflected_per_s: self.per_s(),
             normal_per_s: self.normal_per_s,
-            commands,
+            commands: self.commands,
         }
     }
 }

@@ -118,6 +118,8 @@ pub struct LoggedCommand {
     pub session: Session,
     /// Its timestamp: when its issuer made it, milliseconds since the Unix epoch.
     pub timestamp_ms: i64,
+    /// The consumer group that signed it, if one did.
+    pub issuer: Option<Arc<str>>,
 }
 
 /// What a fault did to a command.

@@ -39,11 +39,6 @@ impl Embedded {
         self.kafka.bootstrap()
     }
 
-    /// How many records each client has put on a topic, by its client id.
-    pub(super) fn stored_by_clients(&self, topic: &str) -> Vec<(String, u64)> {
-        self.kafka.stored_by_clients(topic).into_iter().collect()
-    }
-
     pub(super) fn store_url(&self, name: &str) -> String {
         format!("sqlite:{}", self.file(name, "").display())
     }

@@ -229,7 +229,6 @@ impl Run {
     /// Stops the pipeline, lets the log be read to its end, and sees whether an observer failed.
     async fn end(&mut self) -> anyhow::Result<()> {
         self.processes.stop().await?;
-        self.tell_commands().await;
         let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
         anyhow::ensure!(self.entered.wait(&ends, LOG_WITHIN).await, "the log could not be read to its end");
         self.observers.abort_all();
@@ -396,13 +395,6 @@ impl Run {
         }
     }
 
-    /// Who has put how many records on the topic of commands.
-    async fn tell_commands(&self) {
-        for (client, records) in self.target.commanded() {
-            self.journal.enter(What::Commanded { client: client.into(), records }).await;
-        }
-    }
-
     async fn enter_phase(&self, name: &str, stage: Stage) {
         self.journal.enter(What::Phase { name: name.into(), stage }).await;
     }
@@ -415,7 +407,6 @@ impl Run {
             let mut ticks = tokio::time::interval(Duration::from_secs(1));
             loop {
                 ticks.tick().await;
-                self.tell_commands().await;
                 if let Ok(bytes) = gauges::own_memory() {
                     journal.enter(What::OwnMemory(bytes)).await;
                 }

@@ -165,16 +165,6 @@ impl Stack {
         self.servers.make_store(&self.store_name()).await
     }
 
-    /// How many records each client has put on the topic of commands, by its client id; empty where the servers do not
-    /// tell.
-    pub(super) fn commanded(&self) -> Vec<(String, u64)> {
-        match &self.servers {
-            Servers::Embedded(embedded) => embedded.stored_by_clients(kafka_topic::COMMANDS),
-            #[cfg(feature = "containers")]
-            Servers::Containers(_) => Vec::new(),
-        }
-    }
-
     fn store_name(&self) -> String {
         match self.incarnation() {
             1 => "store".to_owned(),

@@ -61,11 +61,24 @@ impl Story {
         self.down(after_ms, Down::Replied { id: ID, error: error.map(Arc::from), topic, payload });
     }
 
-    /// A command that no harness issued.
+    /// A command of the registry.
     fn registry_sends(&mut self, id: u128, name: CommandName, session: u128, timestamp_ms: i64) {
+        self.somebody_sends(Some("dmp-registry"), id, name, session, timestamp_ms);
+    }
+
+    /// A command that no harness issued, and who signed it.
+    pub(super) fn somebody_sends(
+        &mut self,
+        issuer: Option<&str>,
+        id: u128,
+        name: CommandName,
+        session: u128,
+        timestamp_ms: i64,
+    ) {
+        let issuer = issuer.map(Arc::from);
         let (id, session) = (Uuid::from_u128(id), Session(Uuid::from_u128(session)));
         let rae = self.plan.raes[0].serial.clone();
-        self.down(1, Down::Logged(Box::new(LoggedCommand { id, name, rae, session, timestamp_ms })));
+        self.down(1, Down::Logged(Box::new(LoggedCommand { id, name, rae, session, timestamp_ms, issuer })));
     }
 
     fn seconds(&mut self, seconds: u64) {

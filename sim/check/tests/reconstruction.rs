@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dmp_core::{id::Device, merge::DeviceState, record::Record, time::Wall};
+use dmp_core::{event::CommandName, id::Device, merge::DeviceState, record::Record, time::Wall};
 
 use super::story::{QUIET, REGISTRY, Story};
 use crate::{
@@ -62,16 +62,37 @@ fn a_device_whose_rae_is_offline_is_not_due_to_a_consumer_that_began_at_the_end_
 
 #[test]
 fn a_consumer_that_speaks_fails_and_the_registry_may() {
-    let commanded = |client: &str| {
+    let commanded = |issuer: Option<&str>| {
         let mut story = joined("latest");
         story.lives_until(Duration::from_secs(3));
         let all = story.store.clone();
         shows(&mut story, &all);
-        story.enter(What::Commanded { client: client.into(), records: 3 });
+        for id in 1..=3 {
+            story.somebody_sends(issuer, id, CommandName::Snapshot, id, 1_000);
+        }
         story
     };
-    commanded("new-consumer-0-4711").fails_check(CheckId::C22, "sent 3 commands");
-    commanded("dmp-registry-4711").passes_check(CheckId::C22);
+    commanded(Some("new-consumer-0")).fails_check(CheckId::C22, "sent 3 commands");
+    commanded(Some("dmp-registry")).passes_check(CheckId::C22);
+    commanded(None).fails_check(CheckId::C22, "that no registry signed");
+    let mut shared = commanded(None);
+    shared.observable.shared = true;
+    shared.passes_check(CheckId::C22);
+}
+
+#[test]
+fn a_registry_that_speaks_long_after_its_store_was_wiped_fails_unless_the_scenario_gives_it_a_reason() {
+    let reason = "[[fault]]\nat = \"steady + 8s\"\nclock_step = { share = 1.0, by = \"1h\" }\n";
+    for (more, may) in [("", false), (reason, true)] {
+        let mut story = rebuilt_in(more, |_| {}, true);
+        story.passes_check(CheckId::C22);
+        story.somebody_sends(Some("rebuilt"), 1, CommandName::Reonboard, 5, 1_000);
+        if may {
+            story.passes_check(CheckId::C22);
+        } else {
+            story.fails_check(CheckId::C22, "had no reason to");
+        }
+    }
 }
 
 #[test]
@@ -129,8 +150,12 @@ fn shows(story: &mut Story, store: &BTreeMap<Device, DeviceState>) {
 
 /// A store is wiped, or falls back without anybody's word, and comes back as `harm` leaves it.
 fn rebuilt(harm: impl FnOnce(&mut BTreeMap<Device, DeviceState>), told: bool) -> Story {
+    rebuilt_in("", harm, told)
+}
+
+fn rebuilt_in(more: &str, harm: impl FnOnce(&mut BTreeMap<Device, DeviceState>), told: bool) -> Story {
     let fault = "[[fault]]\nat = \"steady + 1s\"\nwipe_store = { back_after = \"1s\" }\n";
-    let mut story = Story::begun_of(&format!("{QUIET}{fault}"));
+    let mut story = Story::begun_of(&format!("{QUIET}{fault}{more}"));
     story.lives_until(Duration::from_secs(1));
     let mut whole = story.store.clone();
     harm(&mut whole);

@@ -22,11 +22,10 @@ mod tests;
 mod topics;
 
 use std::{
-    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
         mpsc,
     },
@@ -48,8 +47,6 @@ const HOST: &str = "127.0.0.1";
 const NODE_ID: i32 = 1;
 /// One thread could carry the load; the second one keeps heartbeats going while the first writes to a slow disk.
 const THREADS: usize = 2;
-/// Clients whose records are counted, per topic: a run has a few, each of a process that it started.
-const CLIENTS_TOLD_APART: usize = 10_000;
 /// How long a stop waits for connections to be closed, which takes no longer than one read or write of a file.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -141,27 +138,9 @@ struct State {
     advertised_port: u16,
     next_id: AtomicI64,
     cuts: watch::Sender<()>,
-    /// Records stored, by topic and the client id that they were sent under.
-    stored: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
 }
 
 impl State {
-    /// A client has stored so many records in a topic.
-    fn stored_by(&self, topic: &str, client_id: &str, records: u64) {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked up first: it is there each time but once.
-        if let Some(count) = stored.get_mut(topic).and_then(|clients| clients.get_mut(client_id)) {
-            *count += records;
-            return;
-        }
-        let clients = stored.entry(topic.to_owned()).or_default();
-        if clients.len() < CLIENTS_TOLD_APART {
-            clients.insert(client_id.to_owned(), records);
-        } else {
-            tracing::warn!(topic, client_id, "too many clients to count the records of one more");
-        }
-    }
-
     /// A number that was never given out, for producers and members.
     fn new_id(&self) -> i64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
@@ -190,7 +169,6 @@ impl Broker {
             advertised_port: config.advertised_port.unwrap_or(port),
             next_id: AtomicI64::new(1),
             cuts: watch::Sender::new(()),
-            stored: Mutex::default(),
         });
         let (stop, stop_told) = oneshot::channel();
         let (stopped_told, stopped) = mpsc::sync_channel(1);
@@ -226,13 +204,6 @@ impl Broker {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.state.topics.bytes()
-    }
-
-    /// How many records each client has stored in `topic`, by its client id. Repeats of an idempotent producer apart.
-    #[must_use]
-    pub fn stored_by_clients(&self, topic: &str) -> BTreeMap<String, u64> {
-        let stored = self.state.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        stored.get(topic).cloned().unwrap_or_default()
     }
 
     /// Cuts all connections; clients may connect again at once.

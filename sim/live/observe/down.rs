@@ -1,8 +1,11 @@
 //! Reads the topics of the way down as they grow: commands, whoever issued them, and replies.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use dmp_core::event::{Command, Reply, ReplyOutcome, Topic, kafka_topic};
+use dmp_core::{
+    event::{Command, Reply, ReplyOutcome, Topic, kafka_topic},
+    registry::ISSUER,
+};
 use dmp_service::{
     config::Kafka,
     kafka::inspect::{Tail, Tailed},
@@ -51,6 +54,7 @@ fn command(record: &Tailed) -> Down {
             rae,
             session,
             timestamp_ms: record.timestamp.0,
+            issuer: super::log::header_of(record, ISSUER).map(Arc::from),
         })),
         (_, _) => Down::Malformed,
     }

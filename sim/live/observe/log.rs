@@ -117,7 +117,8 @@ fn dead_letter(record: &Tailed) -> What {
     What::DeadLettered { source, reason, payload: PayloadHash::of(record.value.as_deref().unwrap_or_default()) }
 }
 
-fn header_of<'a>(record: &'a Tailed, name: &str) -> Option<&'a str> {
+/// A header of a record, where it has that one and it is text.
+pub(super) fn header_of<'a>(record: &'a Tailed, name: &str) -> Option<&'a str> {
     let (_, value) = record.headers.iter().find(|(header, _)| header == name)?;
     str::from_utf8(value.as_deref()?).ok()
 }

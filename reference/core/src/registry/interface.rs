@@ -41,6 +41,8 @@ pub struct Config {
 /// Settings of what the primary registry sends down: notices to sessions that lost, and requests for snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feedback {
+    /// Who speaks, in the header [`ISSUER`] of every command: the consumer group.
+    pub issuer: Arc<str>,
     /// Mean time between two snapshots of a device. Nothing is sent on behalf of a record that is older, and at most one
     /// notice and one request per session while it lasts, less [`JITTER_PERMILLE`].
     pub snapshot_period: Duration,
@@ -61,6 +63,9 @@ pub struct Feedback {
     pub sessions: usize,
 }
 
+/// Header of a command: who issued it. Whoever reads the topic can tell the registry from others that must be silent.
+pub const ISSUER: &str = "issuer";
+
 /// By how much a snapshot may come before its period is over, in thousandths. One notice per snapshot, not per period to
 /// the millisecond: else a notice that was lost would be repeated only after the snapshot after next.
 pub const JITTER_PERMILLE: u32 = 200;
@@ -70,6 +75,7 @@ impl Feedback {
     #[must_use]
     pub fn with_period(snapshot_period: Duration) -> Feedback {
         Feedback {
+            issuer: "dmp-registry".into(),
             snapshot_period,
             repair: true,
             gap_wait: Duration::from_secs(2),

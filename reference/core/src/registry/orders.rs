@@ -11,9 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
-use uuid::Uuid;
 
-use super::{Dropped, Effect, Fact, Feedback, FeedbackGauges, Order};
+use super::{Dropped, Effect, Fact, Feedback, FeedbackGauges, ISSUER, Order};
 use crate::{
     agent::Backoff,
     bridge::{OutgoingRecord, ProduceOutcome},
@@ -257,7 +256,14 @@ impl Orders {
         };
         let life = i64::try_from(self.settings.expires_after.as_millis()).unwrap_or(i64::MAX);
         let id = uuid::Builder::from_random_bytes(self.rng.random::<u128>().to_be_bytes()).into_uuid();
-        let record = record(now.wall, Topic::Command(rae.clone(), *session), life, id, kind.clone());
+        let command = Command { id, expires_at: Wall(now.wall.0.saturating_add(life)), kind: kind.clone() };
+        let record = OutgoingRecord {
+            topic: kafka_topic::COMMANDS,
+            key: Topic::Command(rae.clone(), *session).to_string().into(),
+            value: command.encode().into(),
+            timestamp: now.wall,
+            headers: vec![(ISSUER, self.settings.issuer.to_string())],
+        };
         self.last += 1;
         let until = now.mono + self.settings.expires_after;
         let sent = Sent { session: *session, order, record: record.clone(), until, failures: 0 };
@@ -277,15 +283,4 @@ impl Orders {
 
 fn dropped(session: Session, order: Order, why: Dropped) -> Effect {
     Effect::Fact(Fact::CommandDropped { session, order, why })
-}
-
-fn record(now: Wall, topic: Topic, life_ms: i64, id: Uuid, kind: CommandKind) -> OutgoingRecord {
-    let command = Command { id, expires_at: Wall(now.0.saturating_add(life_ms)), kind };
-    OutgoingRecord {
-        topic: kafka_topic::COMMANDS,
-        key: topic.to_string().into(),
-        value: command.encode().into(),
-        timestamp: now,
-        headers: Vec::new(),
-    }
 }

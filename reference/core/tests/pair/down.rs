@@ -60,15 +60,16 @@ fn a_gap_that_is_asked_for_heals_faster_than_by_the_period_and_nobody_is_asked_t
 }
 
 #[test]
-fn a_second_consumer_and_a_rebuild_are_complete_and_send_nothing() {
+fn a_second_consumer_and_a_rebuild_are_complete_and_the_rebuild_says_nothing_of_what_it_reads_again() {
     for seed in 6000..6012 {
         let mut world = world(seed, Faults::drawn(seed), Qos::AtLeastOnce, Some(feedback(true)));
         world.run(LOAD);
-        let late = world.start_consumer(true);
+        let late = world.start_consumer(true, None);
         (world.faults, world.calm) = (Faults::NONE, true);
         // A restart, then one period with its jitter, then what is on its way.
         world.run(BOUND);
-        let rebuilt = world.start_consumer(false);
+        // It is a registry with its voice, and reads every session that ever lost, and every gap.
+        let rebuilt = world.start_consumer(false, Some(feedback(true)));
         world.run(Duration::from_secs(10));
         verify(&world, "after the bound");
         let shown = |which: usize| {
@@ -83,8 +84,19 @@ fn a_second_consumer_and_a_rebuild_are_complete_and_send_nothing() {
             let device = hardware.device();
             assert_eq!(from_latest.get(&device), primary.get(&device), "seed {seed}: {device} from the latest offset");
         }
-        for consumer in [late, rebuilt] {
-            assert_eq!(world.registries[consumer].commanded, 0, "seed {seed}: neither sends a command");
+        assert_eq!(world.registries[rebuilt].commanded, 0, "seed {seed}: no command");
+    }
+}
+
+#[test]
+fn a_registry_that_joins_or_rebuilds_while_nothing_is_wrong_has_nothing_to_say() {
+    for seed in 6100..6106 {
+        let mut world = world(seed, Faults::NONE, Qos::AtLeastOnce, Some(feedback(true)));
+        world.run(LOAD / 2);
+        let joined = [true, false].map(|from_latest| world.start_consumer(from_latest, Some(feedback(true))));
+        world.run(LOAD / 2);
+        for registry in [0].into_iter().chain(joined) {
+            assert_eq!(world.registries[registry].commanded, 0, "seed {seed}: registry {registry} sends no command");
         }
     }
 }

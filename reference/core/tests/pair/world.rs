@@ -276,10 +276,10 @@ impl World {
     }
 
     /// A further registry with an empty store, which reads from the first offsets or from those behind the newest records.
-    pub(crate) fn start_consumer(&mut self, from_latest: bool) -> usize {
+    pub(crate) fn start_consumer(&mut self, from_latest: bool, feedback: Option<Feedback>) -> usize {
         let committed = if from_latest { self.log.ends() } else { Committed::default() };
         let group = Group { committed, ..Group::default() };
-        self.registries.push(RegistrySide { group, ..RegistrySide::default() });
+        self.registries.push(RegistrySide { group, feedback, ..RegistrySide::default() });
         let which = self.registries.len() - 1;
         self.start_registry(which);
         which

@@ -150,12 +150,13 @@ impl Default for Feedback {
 }
 
 impl Feedback {
-    fn core(&self, snapshot_period: Duration) -> dmp_core::registry::Feedback {
+    fn core(&self, group: &str, snapshot_period: Duration) -> dmp_core::registry::Feedback {
         let Feedback { enabled: _, repair, gap_wait, requests_per_s, expires_after, under_way, waiting, sessions } =
             *self;
         let defaults = dmp_core::registry::Feedback::with_period(snapshot_period);
         let expires_after = expires_after.unwrap_or(defaults.expires_after);
         dmp_core::registry::Feedback {
+            issuer: group.into(),
             snapshot_period,
             repair,
             gap_wait,
@@ -282,7 +283,7 @@ impl Config {
             backoff: self.backoff.into(),
             tracked_sessions,
             drain_within: self.drain_within,
-            feedback: self.speaks().then(|| self.feedback.core(self.snapshot_period)),
+            feedback: self.speaks().then(|| self.feedback.core(&self.group, self.snapshot_period)),
         }
     }
 }

@@ -82,7 +82,7 @@ pub(super) async fn answer(state: &State, frame: Bytes) -> Result<Option<BytesMu
         ApiKey::Produce => {
             let request: ProduceRequest = call.request()?;
             let wants_answer = request.acks != 0;
-            let (response, all_stored) = records::produce(state, request, &call.client_id);
+            let (response, all_stored) = records::produce(state, request);
             match (wants_answer, all_stored) {
                 (true, _) => call.respond(&response),
                 (false, true) => Ok(None),

@@ -6,6 +6,7 @@ mod versions;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::TcpStream,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 

@@ -94,6 +94,7 @@ fn a_session_whose_snapshot_lost_is_told_the_epoch_that_beat_it() {
     let [(_, record)] = sent(&effects).try_into().expect("one command");
     let topic = Topic::Command(event.rae.clone(), event.version.session).to_string();
     assert_eq!((record.topic, &*record.key), (kafka_topic::COMMANDS, topic.as_bytes()));
+    assert_eq!(record.headers, [("issuer", "dmp-registry".to_owned())]);
     let command = command_in(&record);
     let epoch = Epoch::try_from(9).expect("an epoch");
     assert_eq!(command.kind, CommandKind::Reonboard { device: event.device, epoch });

@@ -26,7 +26,7 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 
 /// Stores batches. Also says whether all were stored.
-pub(super) fn produce(state: &State, request: ProduceRequest, client_id: &str) -> (ProduceResponse, bool) {
+pub(super) fn produce(state: &State, request: ProduceRequest) -> (ProduceResponse, bool) {
     let mut all_stored = true;
     let mut responses = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
@@ -35,14 +35,11 @@ pub(super) fn produce(state: &State, request: ProduceRequest, client_id: &str) -
             let records = data.records.unwrap_or_default();
             let outcome = state.topics.log(&topic.name, data.index).and_then(|log| {
                 let mut partition = log.lock();
-                let before = partition.end();
                 let base_offset = partition.append(&records)?;
-                let stored = (partition.end() - before).unsigned_abs();
-                Ok((base_offset, partition.start(), stored))
+                Ok((base_offset, partition.start()))
             });
             all_stored &= outcome.is_ok();
-            let (base_offset, start, stored) = outcome.unwrap_or((-1, -1, 0));
-            state.stored_by(&topic.name, client_id, stored);
+            let (base_offset, start) = outcome.unwrap_or((-1, -1));
             partitions.push(
                 PartitionProduceResponse::default()
                     .with_index(data.index)
