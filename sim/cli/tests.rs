@@ -3,6 +3,7 @@
 use clap::{CommandFactory, Parser};
 
 use super::{Cli, Command, RunArgs, catalogue, run::reproduce};
+use crate::check::verdict::CheckId;
 
 fn run_args(words: &[&str]) -> RunArgs {
     let words = [&["fleetproof", "run"], words].concat();
@@ -49,9 +50,11 @@ fn the_reproducing_command_line_names_the_seed_and_quotes_what_a_shell_would_tak
 #[test]
 fn the_catalogue_names_each_check_once() {
     let text = catalogue::shown();
-    for id in
-        ["C1 ", "C2 ", "C3 ", "C4 ", "C5 ", "C5b ", "C6 ", "C7 ", "C8 ", "C9 ", "C10 ", "C11 ", "C12 ", "C15 ", "C22 "]
-    {
-        assert_eq!(text.lines().filter(|line| line.starts_with(id)).count(), 1, "{id}");
+    for id in CheckId::ALL {
+        let begin = match id {
+            CheckId::Generator => "- ".to_owned(),
+            id => format!("{id:?} "),
+        };
+        assert_eq!(text.lines().filter(|line| line.starts_with(&begin)).count(), 1, "{id:?}");
     }
 }
