@@ -12,7 +12,7 @@ use dmp_core::event::{Body, CONNECTION, Event, Value};
 
 use super::model::Models;
 use crate::{
-    fleet::plan::hits,
+    fleet::plan::{ChangeNumber, hits},
     history::{Appended, Copy, Down, Entry, PayloadHash, Process, Publish, StoreLimit, Tampered, What},
     scenario::{FaultKind, OldRae, Part},
 };
@@ -51,6 +51,8 @@ enum Sign {
     /// A device said something from the RAE that this fault took it to; the one that it left had no network, if it is to go
     /// down.
     Moved(OldRae),
+    /// A RAE that devices have left by this fault sent something that they had said before.
+    Replayed,
     /// The log says that one of this share of devices was unplugged.
     Detached(f64),
     /// The process was killed.
@@ -78,6 +80,7 @@ fn sign(kind: &FaultKind) -> Sign {
         | FaultKind::Gone { share }
         | FaultKind::Disconnect { share, .. } => Sign::Offline(share),
         FaultKind::ClockStep { .. } | FaultKind::ClockDrift { .. } => Sign::WrongClock,
+        FaultKind::Move { old: OldRae::Isolated, .. } => Sign::Replayed,
         FaultKind::Move { old, .. } => Sign::Moved(old),
         FaultKind::Flapping { share, .. } => Sign::Detached(share),
         FaultKind::Kill { part, index, .. } => Sign::Killed(Process { part, index }),
@@ -114,7 +117,7 @@ impl Effects {
             What::Recorded(_)
             | What::Withheld(_)
             | What::LostAtQos0(_)
-            | What::Sent(_, Copy::Duplicate | Copy::Delayed, _)
+            | What::Sent(..)
             | What::Offline(_)
             | What::Down(Down::Tampered { .. })
             | What::ProcessEnded { .. }
@@ -149,7 +152,7 @@ impl Effects {
             let sign = sign(&fault.kind);
             let ended = models.faults.windows.iter().find(|(of, ..)| *of == index).and_then(|&(.., ended)| ended);
             let late = ended.is_some_and(|ended| ended + TOLD_WITHIN < entry.at);
-            let whenever = matches!(sign, Sign::Detached(_) | Sign::WrongClock);
+            let whenever = matches!(sign, Sign::Detached(_) | Sign::WrongClock | Sign::Replayed);
             if (whenever || !late) && shows(models, index, sign, entry) {
                 self.acted.insert(index, 1);
             }
@@ -178,6 +181,7 @@ impl Effects {
             | Sign::Offline(_)
             | Sign::WrongClock
             | Sign::Moved(_)
+            | Sign::Replayed
             | Sign::Detached(_)
             | Sign::Killed(_)
             | Sign::Slowed(_)
@@ -202,6 +206,9 @@ fn shows(models: &Models, index: usize, sign: Sign, entry: &Entry) -> bool {
         (Sign::Offline(share), What::Offline(rae)) => hit(rae.0.into(), share),
         (Sign::WrongClock, What::Appended(record)) => told_by(models, index, record, entry.at).unwrap_or(false),
         (Sign::Moved(old), What::Recorded(publish)) => moved_by(models, index, old, publish, entry.at),
+        (Sign::Replayed, What::Sent(publish, Copy::First | Copy::Resent, _)) => {
+            replayed_by(models, index, publish, entry.at).unwrap_or(false)
+        }
         (Sign::Killed(wanted), What::ProcessEnded { process, meant: true }) => wanted == *process,
         (Sign::Tampered(wanted), What::Down(Down::Tampered { how, .. })) => wanted == *how,
         (Sign::Slowed(wanted), What::StoreSlowed(_, limit)) => wanted == *limit,
@@ -236,6 +243,15 @@ fn moved_by(models: &Models, fault: usize, old: OldRae, publish: &Publish, at: D
     moved.fault == fault && moved.to == publish.rae && (old == OldRae::Up || cut_off())
 }
 
+/// Whether what is sent of a device was said before fault number `fault` took it away, and is sent by the RAE that it left.
+fn replayed_by(models: &Models, fault: usize, publish: &Publish, at: Duration) -> Option<bool> {
+    let (moved, left) =
+        models.plan.devices[publish.device.0 as usize].last_move(models.change_by(publish.device, at))?;
+    let unplugged = models.plan.intended(publish.device, ChangeNumber(moved.change.0 - 1));
+    let recorded = models.ledger.life(publish.device, publish.version)?.recorded.get()?;
+    Some(moved.fault == fault && left == publish.rae && recorded < models.clock.in_run(unplugged))
+}
+
 /// Whether a record says that a device was unplugged.
 fn detached(record: &Appended) -> bool {
     let Some(Event::State(event)) = record.event.as_deref() else { return false };
@@ -258,6 +274,9 @@ fn missing(sign: Sign) -> &'static str {
         Sign::Moved(OldRae::Up) => "no device that it moves said anything from its new RAE",
         Sign::Moved(OldRae::Down) => {
             "no device that it moves said anything from its new RAE while the old one had no network"
+        }
+        Sign::Moved(OldRae::Isolated) | Sign::Replayed => {
+            "no RAE that it isolates sent anything that a device had said before it was taken away"
         }
         Sign::Detached(_) => "no device that it hits was unplugged",
         Sign::Killed(_) => "the process did not end by it",

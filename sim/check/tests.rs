@@ -956,6 +956,27 @@ fn a_device_that_another_fault_has_moved_or_that_moves_while_its_old_rae_is_up_i
 }
 
 #[test]
+fn what_a_rae_sends_once_its_devices_have_left_it_is_the_sign_of_one_that_was_isolated_if_they_had_said_it_before() {
+    let raes = QUIET.replace("raes = 2", "raes = 8");
+    let isolated = "move = { share = 0.5, over = \"4s\", old = \"isolated\", back_after = \"1s\" }";
+    for (said_before, acts) in [(true, 1), (false, 0)] {
+        let mut story = Story::begun_of(&format!("{raes}[[fault]]\nat = \"steady\"\n{isolated}\n"));
+        let moved = |device: &&DeviceIndex| !story.plan.devices[device.0 as usize].moves.is_empty();
+        let device = *story.devices().iter().find(moved).expect("half of the RAEs are isolated");
+        story.enter(What::FaultBegan(0));
+        story.enter(What::Offline(story.plan.devices[device.0 as usize].rae));
+        story.at += Duration::from_secs(if said_before { 1 } else { 4 });
+        let kept = story.snapshot(device, 0);
+        story.enter(What::Recorded(kept.publish));
+        story.at += Duration::from_secs(if said_before { 4 } else { 1 });
+        story.enter(What::FaultEnded(0));
+        story.enter(What::Sent(kept.publish, Copy::First, kept.payload));
+        let figure = story.result(CheckId::Generator).figure;
+        assert!(figure.ends_with(&format!("{acts} of 1 faults acted")), "{figure}");
+    }
+}
+
+#[test]
 fn a_clock_that_is_right_or_wrong_by_another_fault_or_an_event_that_waited_is_no_sign_of_a_wrong_clock() {
     let second = "[[fault]]\nat = \"steady + 1s\"\nclock_step = { share = 1.0, by = \"-3s\" }";
     // Both steps together are six seconds behind.

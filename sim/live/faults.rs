@@ -80,6 +80,9 @@ impl Breaker {
                 let order = Order::BreakDown(power_off_after(over), kind.lasts());
                 world.fleet.order(fault, share, order).await;
             }
+            ref kind @ FaultKind::Move { share, old: OldRae::Isolated, .. } => {
+                world.fleet.order(fault, share, Order::Disconnect(kind.lasts())).await;
+            }
             FaultKind::Disconnect { share, lasts } => {
                 world.fleet.order(fault, share, Order::Disconnect(lasts)).await;
             }

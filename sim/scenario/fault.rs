@@ -121,7 +121,7 @@ pub enum FaultKind {
         over: Duration,
         /// What becomes of the RAEs that they leave.
         old: OldRae,
-        /// For an old RAE that goes down: when it boots, after all have moved. `None` where it stays up.
+        /// For an old RAE that is down or isolated: when it is back, after all have moved. `None` where it stays up.
         #[serde(serialize_with = "as_text_or_none", skip_serializing_if = "Option::is_none")]
         back_after: Option<Duration>,
     },
@@ -277,6 +277,8 @@ pub enum OldRae {
     Up,
     /// It loses its network, then its power, all its devices are carried away, and it boots later, not knowing.
     Down,
+    /// It loses its network, all its devices are carried away, and when it is back it sends what it has kept of them.
+    Isolated,
 }
 
 /// How a message is poisonous.
@@ -324,7 +326,7 @@ impl FaultKind {
         match self {
             FaultKind::Reboot { share, .. } | FaultKind::Wipe { share, .. } | FaultKind::Gone { share } => Some(*share),
             FaultKind::Move { share, old: OldRae::Down, .. } => Some(*share),
-            FaultKind::Move { old: OldRae::Up, .. }
+            FaultKind::Move { old: OldRae::Up | OldRae::Isolated, .. }
             | FaultKind::ClockStep { .. }
             | FaultKind::ClockDrift { .. }
             | FaultKind::MissedUpdates { .. }

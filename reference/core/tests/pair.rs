@@ -186,15 +186,21 @@ fn a_command_is_executed_at_most_once_and_answered_unless_it_or_its_agent_was_lo
 }
 
 /// Runs seeds of a trouble; each must heal, and the feedback must have been needed.
-fn all_heal(trouble: Trouble, seeds: std::ops::Range<u64>) {
-    let mut notices = 0;
+fn all_heal(trouble: Trouble, seeds: std::ops::Range<u64>) -> BTreeMap<&'static str, u64> {
+    let (mut notices, mut reached) = (0, BTreeMap::new());
     for seed in seeds {
         match heals(seed, trouble) {
-            Ok(world) => notices += world.told(),
+            Ok(world) => {
+                notices += world.told();
+                for (situation, count) in world.reached {
+                    *reached.entry(situation).or_default() += count;
+                }
+            }
             Err(wrong) => panic!("seed {seed}, {trouble:?}: {wrong}"),
         }
     }
     assert!(notices > 20, "{trouble:?}: only {notices} notices");
+    reached
 }
 
 #[test]
@@ -209,5 +215,6 @@ fn wiped_raes_are_healed_by_feedback() {
 
 #[test]
 fn devices_that_move_are_shown_where_they_are() {
-    all_heal(Trouble::Moves, 6000..6030);
+    let reached = all_heal(Trouble::Moves, 6000..6030);
+    assert!(reached["device moved from an isolated RAE"] > 20, "{reached:?}");
 }

@@ -1,8 +1,8 @@
 //! Who moves where and when, and which RAEs are gone for ever.
 //!
-//! With the old RAE up, devices are drawn, each by itself. With the old RAE down, RAEs are drawn: all the devices of a
-//! shelf that has broken down are carried to other shelves. Nobody moves to a RAE that will be gone, or to one that the
-//! same fault takes down.
+//! With the old RAE up, devices are drawn, each by itself. With the old RAE down or isolated, RAEs are drawn: all the
+//! devices of a shelf that has broken down are carried to other shelves. Nobody moves to a RAE that will be gone, or to one
+//! that the same fault takes off the network.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
 const NUMBERS: u32 = 1 << 15;
 
 /// Part of `over` after which an old RAE that goes down has lost its power: it has been off the network since the begin,
-/// so that what its devices said meanwhile is on its disk and nowhere else.
+/// so that what its devices said meanwhile is on its disk and nowhere else. In one that is only isolated it waits to be sent.
 const POWER_LASTS: f64 = 0.5;
 
 /// Moves begin this much of `over` later, when the power is surely off.
@@ -46,7 +46,7 @@ struct MoveFault {
     at: Duration,
     over: Duration,
     share: f64,
-    old_goes_down: bool,
+    old_is_cut_off: bool,
     /// By RAE: whether it can be moved to.
     open: Vec<bool>,
 }
@@ -66,10 +66,10 @@ impl Moves {
         let gone_at: Vec<_> = raes.clone().map(|rae| gone_at(scenario, rae)).collect();
         let faults = scenario.faults.iter().enumerate().filter_map(|(number, fault)| {
             let FaultKind::Move { share, over, back_after, .. } = fault.kind else { return None };
-            let old_goes_down = back_after.is_some();
-            let down = |rae: u32| old_goes_down && hits(scenario.seed, number, rae.into(), share);
-            let open = raes.clone().map(|rae| gone_at[rae as usize].is_none() && !down(rae)).collect();
-            Some(MoveFault { number, at: fault.at, over, share, old_goes_down, open })
+            let old_is_cut_off = back_after.is_some();
+            let cut_off = |rae: u32| old_is_cut_off && hits(scenario.seed, number, rae.into(), share);
+            let open = raes.clone().map(|rae| gone_at[rae as usize].is_none() && !cut_off(rae)).collect();
+            Some(MoveFault { number, at: fault.at, over, share, old_is_cut_off, open })
         });
         Moves { seed: scenario.seed, faults: faults.collect(), gone_at }
     }
@@ -84,7 +84,7 @@ impl Moves {
         let mut planned = Planned::default();
         let mut settled_at = Duration::ZERO;
         for fault in &self.faults {
-            let drawn = if fault.old_goes_down { home.0 } else { device };
+            let drawn = if fault.old_is_cut_off { home.0 } else { device };
             // A device that is still to move by another fault is not carried away under it.
             if fault.at < settled_at || !hits(self.seed, fault.number, drawn.into(), fault.share) {
                 continue;
@@ -106,7 +106,7 @@ impl Moves {
 impl MoveFault {
     /// A moment of the time in which devices move, `part` (0 to 1) into it.
     fn unplugged_at(&self, part: f64) -> Duration {
-        let waits = if self.old_goes_down { POWER_LASTS + POWER_OFF_TAKES } else { 0.0 };
+        let waits = if self.old_is_cut_off { POWER_LASTS + POWER_OFF_TAKES } else { 0.0 };
         let first = self.over.mul_f64(waits);
         self.at + first + self.over.saturating_sub(first + REATTACH_DOWN).mul_f64(part)
     }

@@ -180,6 +180,18 @@ fn nobody_moves_to_a_rae_that_will_be_gone_or_that_the_same_fault_takes_down() {
 }
 
 #[test]
+fn from_a_rae_that_is_isolated_the_same_devices_are_carried_away_at_the_same_times_as_from_one_that_is_down() {
+    let text = UPSET.replace("old = \"down\"", "old = \"isolated\"");
+    let isolated = Scenario::from_text("upset", &text, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(isolated.faults[4].kind.powers_off(), None);
+    let (down, plan) = upset_with(12);
+    assert_eq!(down.faults[4].kind.powers_off(), Some(0.3));
+    for (device, other) in plan.devices.iter().zip(&Plan::new(&isolated).devices) {
+        assert_eq!((&device.changes, &device.moves), (&other.changes, &other.moves));
+    }
+}
+
+#[test]
 fn a_device_of_a_rae_that_is_gone_stays_as_it_was() {
     let (_, plan) = upset_with(12);
     let mut lost = 0;

@@ -122,3 +122,20 @@ async fn a_rae_that_broke_down_believes_that_it_has_its_devices_until_its_probes
     assert_eq!(sessions(&recorded(&mut old)), before);
     assert_eq!(old.here().count(), 0);
 }
+
+#[tokio::test]
+async fn a_rae_that_is_isolated_keeps_what_its_devices_said_until_they_were_carried_away() {
+    let shared = shared(&BREAKS_DOWN.replace("\"down\"", "\"isolated\""));
+    let moved = shared.plan.devices.iter().find(|device| !device.moves.is_empty()).expect("some RAE is isolated");
+    let mut old = LiveRae::new(shared.clone(), moved.rae);
+    old.power_on();
+    recorded(&mut old);
+    let hour = Duration::from_secs(3600);
+    old.obey(Order::Disconnect(hour));
+    lives(&mut old, hour);
+    old.power();
+    assert!(old.agent.is_some(), "its outbox is in its memory");
+    assert_eq!(old.here().count(), 0);
+    assert!(!old.entries.iter().any(|entry| matches!(entry.what, What::Shed(_) | What::Sent(..))), "all of it waits");
+    assert!(recorded(&mut old).len() > 10, "what its devices said, and that they were unplugged");
+}

@@ -150,7 +150,7 @@ const KILL: &str = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }
 #[test]
 fn faults_of_raes_their_clocks_and_places_are_read_and_shown_as_a_file_has_them() {
     let seconds = Duration::from_secs;
-    let (up, down) = (OldRae::Up, OldRae::Down);
+    let (up, down, isolated) = (OldRae::Up, OldRae::Down, OldRae::Isolated);
     let kinds = [
         ("wipe = { down = \"2s\", share = 0.5 }", FaultKind::Wipe { share: 0.5, down: seconds(2) }),
         ("gone = { share = 0.5 }", FaultKind::Gone { share: 0.5 }),
@@ -174,6 +174,10 @@ fn faults_of_raes_their_clocks_and_places_are_read_and_shown_as_a_file_has_them(
             "move = { back_after = \"1s\", old = \"down\", over = \"4s\", share = 0.5 }",
             FaultKind::Move { share: 0.5, over: seconds(4), old: down, back_after: Some(seconds(1)) },
         ),
+        (
+            "move = { back_after = \"1s\", old = \"isolated\", over = \"4s\", share = 0.5 }",
+            FaultKind::Move { share: 0.5, over: seconds(4), old: isolated, back_after: Some(seconds(1)) },
+        ),
     ];
     for (text, kind) in kinds {
         let scenario = CORRECT.replace(KILL, text).replace("raes = 200", "raes = 200\nclock_offset = \"2h\"");
@@ -195,7 +199,7 @@ fn a_fault_of_clocks_or_places_that_cannot_be_is_refused_at_its_key() {
     one("wipe = { share = 0.5 }", "wipe.down", "missing");
     one("gone = { share = 0.5, lasts = \"2s\" }", "gone.lasts", "known are `share`");
     one("move = { share = 0.5, over = \"1s\" }", "move.over", "\"2s\" to");
-    one("move = { share = 0.5, over = \"2s\", old = \"off\" }", "move.old", "known are `up`, `down`");
+    one("move = { share = 0.5, over = \"2s\", old = \"off\" }", "move.old", "known are `up`, `down`, `isolated`");
     one("move = { share = 0.5, over = \"2s\", old = \"down\" }", "move.back_after", "missing");
     one("move = { share = 0.5, over = \"2s\", back_after = \"1s\" }", "move.back_after", "old = \"down\"");
     refused("raes = 200", "clock_offset = \"-2h\"", 4, "fleet.clock_offset", "a duration such as");

@@ -196,7 +196,8 @@ impl World {
     }
 
     pub(crate) fn open(&mut self, line: Line, will: Option<Publication>) {
-        let refused = self.chance(Fault::Links, 20);
+        let isolated = matches!(line.client, Client::Agent(index) if self.is_isolated(index));
+        let refused = self.chance(Fault::Links, 20) || isolated;
         self.after_ms(1, 50, if refused { Item::Gone(line) } else { Item::Open(line, will) });
     }
 

@@ -21,9 +21,13 @@ pub(crate) enum Trouble {
     Clocks,
     /// Disks are lost under clocks that step.
     Wipes,
-    /// Devices move, also while their RAE is down with a full outbox: it boots later.
+    /// Devices move, also while their RAE is down, and boots later, or while it has no network, and sends its full outbox
+    /// later.
     Moves,
 }
+
+/// How long a RAE has no network: more than fills its outbox, and in which some of its devices move.
+const ISOLATED: Duration = Duration::from_secs(4);
 
 /// Snapshot periods after the faults within which every record is right and the notices have ended.
 const PERIODS: u32 = 3;
@@ -69,6 +73,7 @@ impl World {
             (Trouble::Clocks | Trouble::Wipes, 0 | 1) => self.step_clock(rae, step_ms),
             (Trouble::Clocks | Trouble::Moves, 2 | 3) => self.move_device(device, rae),
             (Trouble::Wipes, 2) => self.wipe_agent(rae),
+            (Trouble::Moves, 5) => self.isolate_agent(rae, ISOLATED),
             (Trouble::Moves, 4) => {
                 let from = self.devices[device].agent;
                 self.crash_agent(from);

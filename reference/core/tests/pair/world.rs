@@ -68,6 +68,8 @@ pub(crate) struct RaeSide {
     pub(crate) config: agent::Config,
     /// How wrong its clock is.
     pub(crate) skew_ms: i64,
+    /// Until then it has no network.
+    pub(crate) isolated_until: Mono,
 }
 
 #[derive(Default)]
@@ -252,6 +254,16 @@ impl World {
         }
     }
 
+    /// The RAE has no network for a while, and keeps its power: what it records waits in its outbox.
+    pub(crate) fn isolate_agent(&mut self, index: usize, lasts: Duration) {
+        self.raes[index].isolated_until = self.now + lasts;
+        self.cut(Client::Agent(index));
+    }
+
+    pub(crate) fn is_isolated(&self, index: usize) -> bool {
+        self.now < self.raes[index].isolated_until
+    }
+
     /// The RAE's disk is lost: it comes back knowing nothing.
     pub(crate) fn wipe_agent(&mut self, index: usize) {
         self.crash_agent(index);
@@ -269,6 +281,9 @@ impl World {
     pub(crate) fn move_device(&mut self, device: usize, to: usize) {
         let hardware: Arc<str> = self.devices[device].serial.as_str().into();
         let from = std::mem::replace(&mut self.devices[device].agent, to);
+        if self.is_isolated(from) {
+            self.count("device moved from an isolated RAE");
+        }
         self.devices[device].plugged = true;
         self.agent_event(from, agent::Event::Detached { hardware: hardware.clone() });
         self.agent_event(to, agent::Event::Detected { hardware });
@@ -612,6 +627,13 @@ impl RaeSide {
             status_wait: Duration::from_millis(200),
             backoff: BACKOFF,
         };
-        RaeSide { core: None, life: 0, disk: Saved::default(), config, skew_ms: rng.random_range(-60_000..60_000) }
+        RaeSide {
+            core: None,
+            life: 0,
+            disk: Saved::default(),
+            config,
+            skew_ms: rng.random_range(-60_000..60_000),
+            isolated_until: Mono(0),
+        }
     }
 }

@@ -287,11 +287,14 @@ impl Reader<'_, '_> {
         }
         let old = raw.old.map_or(OldRae::Up, Spanned::into_inner);
         let back_after = match (old, raw.back_after) {
-            (OldRae::Down, back) => Some(self.builder.required_length(table, "back_after", back, LASTS)),
+            (OldRae::Down | OldRae::Isolated, back) => {
+                Some(self.builder.required_length(table, "back_after", back, LASTS))
+            }
             (OldRae::Up, None) => None,
             (OldRae::Up, Some(back)) => {
                 let what = "an old RAE that stays up does not come back";
-                self.builder.refuse(back.span(), table.key("back_after"), what, "leave it out, or set old = \"down\"");
+                let help = "leave it out, or set old = \"down\" or \"isolated\"";
+                self.builder.refuse(back.span(), table.key("back_after"), what, help);
                 None
             }
         };
