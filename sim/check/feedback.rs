@@ -1,6 +1,10 @@
 //! C18: what registries send down is bounded: at most one request for a snapshot and one notice per session and snapshot
 //! period, requests within their budget, and none while active repair is off.
 //!
+//! Its limits are the specification's, not what a registry happens to be set to. A run in which nothing was sent shows
+//! that only where nothing had to be: it passes if the scenario gives no reason to speak, and is INVALID if so much was
+//! missed while repair was on that somebody had to be asked.
+//!
 //! A registry does not know what another one, or its own last life, has asked: where partitions may have changed hands in
 //! between, a repetition is no failure.
 
@@ -9,13 +13,14 @@ use std::{
     time::Duration,
 };
 
-use dmp_core::{event::CommandName, id::Session, registry::Feedback};
+use dmp_core::{event::CommandName, id::Session};
 use uuid::Uuid;
 
 use super::{
     model::Models,
+    reconstruction::has_reasons,
     tally::Tally,
-    verdict::{CheckId, CheckResult},
+    verdict::{CheckId, CheckResult, Outcome},
 };
 use crate::{
     history::{Down, Entry, LoggedCommand, What},
@@ -27,6 +32,15 @@ const REBALANCED: Duration = Duration::from_secs(5);
 
 /// Requests of a registry that is about to be restarted without repair, and those still in its log client.
 const SWITCHED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Requests that one registry may send within a second, and save up.
+const REQUESTS_PER_S: u64 = 100;
+
+/// What two timestamps that are cut to milliseconds may seem to be nearer to each other than they are.
+const CUT_MS: i64 = 1;
+
+/// Updates that must have been missed under repair for a request to be sure: each may be healed before it is asked for.
+const SURELY_ASKED_FOR: u64 = 100;
 
 /// The budget's window, in milliseconds.
 const WINDOW_MS: i64 = 1_000;
@@ -43,6 +57,10 @@ pub(super) struct FeedbackBounds {
     most: usize,
     requests: u64,
     notices: u64,
+    /// Records of the log.
+    logged: u64,
+    /// Updates that were missed while repair was on.
+    missed: u64,
     /// Until when partitions may change hands.
     unrest_until: Duration,
 }
@@ -57,6 +75,8 @@ impl FeedbackBounds {
             most: 0,
             requests: 0,
             notices: 0,
+            logged: 0,
+            missed: 0,
             unrest_until: Duration::ZERO,
         }
     }
@@ -67,9 +87,13 @@ impl FeedbackBounds {
                 self.logged(models, entry.at, logged);
                 false
             }
-            // Snapshots are what both answer to: without any there is nothing to bound.
             What::Appended(_) => {
-                self.tally.saw();
+                self.logged += 1;
+                false
+            }
+            What::Withheld(_) => {
+                let repaired = models.clock.in_plan(entry.at).is_some_and(|at| models.scenario.repairs_at(at));
+                self.missed += u64::from(repaired);
                 false
             }
             What::ProcessStarted(process) | What::ProcessEnded { process, .. } => process.part == Part::Registry,
@@ -84,17 +108,33 @@ impl FeedbackBounds {
     }
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
-        let settings = settings(models);
+        let period = models.scenario.fleet.snapshot_every;
+        let limit = format!("one of each per session in {period:.1?}, {} requests a second", budget(models));
         let figure = format!("{} requests, at most {} in a second; {} notices", self.requests, self.most, self.notices);
-        let limit =
-            format!("one of each per session in {:.1?}, {} requests a second", settings.spacing(), budget(models));
-        self.tally.result(figure, limit, "record of the log")
+        if self.tally.observed > 0 || self.tally.failures() > 0 {
+            return self.tally.result(figure, limit, "request or notice");
+        }
+        if self.missed >= SURELY_ASKED_FOR {
+            let why = format!("no request, although {} updates were missed while repair was on", self.missed);
+            return self.tally.with(Outcome::Invalid(why), figure, limit);
+        }
+        if has_reasons(&models.scenario) {
+            return self.tally.not_observable("no session lost and none missed anything for long: nothing was sent");
+        }
+        // Nobody had anything to say while these were read, and nobody said anything.
+        self.tally.observed = self.logged;
+        self.tally.result(
+            format!("none was due, and none was sent in {} records", self.logged),
+            limit,
+            "record of the log",
+        )
     }
 
     fn logged(&mut self, models: &Models, at: Duration, logged: &LoggedCommand) {
         if models.commands.is_issued(logged.id) || !self.ids.insert(logged.id) {
             return;
         }
+        self.tally.saw();
         match logged.name {
             CommandName::Snapshot => {
                 self.requests += 1;
@@ -106,13 +146,13 @@ impl FeedbackBounds {
                 self.tally.fail(at, || (what, Vec::new()));
             }
         }
-        let spacing = i64::try_from(settings(models).spacing().as_millis()).unwrap_or(i64::MAX);
+        let period = i64::try_from(models.scenario.fleet.snapshot_every.as_millis()).unwrap_or(i64::MAX);
         let last = self.last.insert((logged.name, logged.session), (at, logged.timestamp_ms));
         if let Some((before, timestamp)) = last.filter(|(before, _)| *before > self.unrest_until)
-            && logged.timestamp_ms - timestamp < spacing
+            && logged.timestamp_ms - timestamp + CUT_MS < period
         {
             let what = format!(
-                "session {} of {} got a {} {} ms after the one before, at {:.3} s; once in {spacing} ms is allowed",
+                "session {} of {} got a {} {} ms after the one before, at {:.3} s; once in {period} ms is allowed",
                 logged.session,
                 logged.rae,
                 logged.name,
@@ -142,11 +182,7 @@ impl FeedbackBounds {
     }
 }
 
-fn settings(models: &Models) -> Feedback {
-    Feedback::with_period(models.scenario.fleet.snapshot_every)
-}
-
 /// Requests that all registries together may send within a second: what each had saved, and what it gets meanwhile.
 fn budget(models: &Models) -> u64 {
-    2 * u64::from(models.scenario.pipeline.registries) * u64::from(settings(models).requests_per_s)
+    2 * u64::from(models.scenario.pipeline.registries) * REQUESTS_PER_S
 }

@@ -396,7 +396,7 @@ fn delays(scenario: &Scenario, fault: usize) -> bool {
 }
 
 /// Whether a registry may have something to say to a RAE: a session that lost, or an event that is missing.
-fn has_reasons(scenario: &Scenario) -> bool {
+pub(super) fn has_reasons(scenario: &Scenario) -> bool {
     let reason = |kind: &FaultKind| !matches!(kind, FaultKind::NewConsumer { .. } | FaultKind::WipeStore { .. });
     scenario.fleet.clock_offset.is_some() || scenario.faults.iter().any(|fault| reason(&fault.kind))
 }

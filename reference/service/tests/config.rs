@@ -149,6 +149,7 @@ fn wrong_registry_and_agent_configurations_are_errors_at_their_keys() {
         ("sqlite:registry.db", "postgres://u:secret@h/db", "store.url"),
         ("commit_records = 1000", "commit_records = 0", "pipeline.commit_records"),
         ("\"30d\"", "\"60s\"", "clean.retire_after"),
+        ("\"30d\"", "\"7d\"", "clean.retire_after"),
         ("writers = 4", "writers = 0", "pipeline.writers"),
         ("start = \"earliest\"", "start = \"newest\"", "start"),
         ("gap_wait = \"2s\"", "gap_wait = \"0s\"", "feedback.gap_wait"),

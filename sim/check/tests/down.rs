@@ -323,12 +323,31 @@ fn two_requests_or_notices_to_a_session_within_a_period_fail_and_a_retry_of_one_
         story.registry_sends(1, name, 5, 1_000);
         story.registry_sends(1, name, 5, 1_000);
         story.registry_sends(2, name, 6, 1_100);
-        // The period is two seconds, less its jitter.
-        story.registry_sends(3, name, 5, 2_650);
+        // The period is two seconds.
+        story.registry_sends(3, name, 5, 3_000);
         story.passes_check(CheckId::C18);
-        story.registry_sends(4, name, 5, 2_700);
+        story.registry_sends(4, name, 5, 4_900);
         story.fails_check(CheckId::C18, word);
     }
+}
+
+#[test]
+fn silence_passes_where_nothing_was_due_and_is_invalid_where_much_was_missed() {
+    let silent = |fault: &str, missed: u32| {
+        let mut story = Story::begun_of(&format!("{QUIET}{fault}"));
+        for _ in 0..missed {
+            let event = story.snapshot(FIRST, 0);
+            story.enter(What::Recorded(event.publish));
+            story.enter(What::Withheld(event.publish));
+        }
+        story.result(CheckId::C18)
+    };
+    let nothing = silent("", 0);
+    assert_eq!(nothing.outcome, Outcome::Pass);
+    assert!(nothing.figure.starts_with("none was due"), "{}", nothing.figure);
+    let misses = "[[fault]]\nat = \"steady\"\nmissed_updates = { share = 0.5, lasts = \"2s\" }\n";
+    assert!(matches!(silent(misses, 5).outcome, Outcome::NotObservable(_)));
+    assert!(matches!(silent(misses, 100).outcome, Outcome::Invalid(_)));
 }
 
 #[test]

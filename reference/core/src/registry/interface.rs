@@ -44,14 +44,14 @@ pub struct Feedback {
     /// Who speaks, in the header [`ISSUER`] of every command: the consumer group.
     pub issuer: Arc<str>,
     /// Mean time between two snapshots of a device. Nothing is sent on behalf of a record that is older, and at most one
-    /// notice and one request per session while it lasts, less [`JITTER_PERMILLE`].
+    /// notice and one request per session within it, from when the last one was sent.
     pub snapshot_period: Duration,
     /// Whether a gap in a session's seqs makes the registry ask for a snapshot.
     pub repair: bool,
     /// How long a gap may wait for its missing records before a snapshot is asked for.
     pub gap_wait: Duration,
-    /// Most requests for snapshots per second, and at once, over all sessions: a lossy fleet must not be asked for all it
-    /// knows at a time.
+    /// Most requests for snapshots per second, and at once, of this registry process over all its sessions: a lossy fleet
+    /// must not be asked for all it knows at a time.
     pub requests_per_s: u32,
     /// How long after it was sent a command may be executed; also how long storing it is tried.
     pub expires_after: Duration,
@@ -65,10 +65,6 @@ pub struct Feedback {
 
 /// Header of a command: who issued it. Whoever reads the topic can tell the registry from others that must be silent.
 pub const ISSUER: &str = "issuer";
-
-/// By how much a snapshot may come before its period is over, in thousandths. One notice per snapshot, not per period to
-/// the millisecond: else a notice that was lost would be repeated only after the snapshot after next.
-pub const JITTER_PERMILLE: u32 = 200;
 
 impl Feedback {
     /// The defaults, for devices that send a snapshot every `snapshot_period`.
@@ -86,12 +82,6 @@ impl Feedback {
             waiting: 1_000,
             sessions: 50_000,
         }
-    }
-
-    /// The time within which a session is told, or asked, once.
-    #[must_use]
-    pub fn spacing(&self) -> Duration {
-        self.snapshot_period * (1_000 - JITTER_PERMILLE) / 1_000
     }
 }
 

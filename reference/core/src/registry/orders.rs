@@ -23,6 +23,9 @@ use crate::{
 use budget::Budget;
 use recent::{Lost, Recent};
 
+/// Until when a session counts as told, or asked, while the command waits for its turn.
+const NEVER: Mono = Mono(u64::MAX);
+
 /// Names a command; counts them.
 pub(super) type Serial = u64;
 
@@ -31,7 +34,7 @@ pub(super) struct Orders {
     settings: Feedback,
     backoff: Backoff,
     rng: Pcg64,
-    /// Sessions told, and sessions asked, within the last period.
+    /// Sessions told, and sessions asked, within the last period, those included whose command waits for its turn.
     told: Recent,
     asked: Recent,
     /// Sessions known to have lost: what they miss is nobody's concern.
@@ -130,7 +133,8 @@ impl Orders {
             return;
         }
         let full = self.notices.len() >= self.settings.waiting;
-        if full || !self.told.note(now.mono, session, now.mono + self.settings.spacing()) {
+        // Its period begins when the command is sent.
+        if full || !self.told.note(now.mono, session, NEVER) {
             let why = if full { Dropped::Full } else { Dropped::Crowded };
             effects.push(dropped(session, Order::Notice, why));
             return;
@@ -149,11 +153,14 @@ impl Orders {
         if self.lost.contains(session) {
             return Asked::No;
         }
+        if self.requested.contains_key(&session) {
+            return Asked::Yes;
+        }
         if let Some(until) = self.asked.until(now, session) {
             return Asked::NotBefore(until);
         }
         let full = self.requests.len() >= self.settings.waiting;
-        if full || !self.asked.note(now, session, now + self.settings.spacing()) {
+        if full || !self.asked.note(now, session, NEVER) {
             let why = if full { Dropped::Full } else { Dropped::Crowded };
             effects.push(dropped(session, Order::Repair, why));
             return Asked::No;
@@ -264,6 +271,11 @@ impl Orders {
             timestamp: now.wall,
             headers: vec![(ISSUER, self.settings.issuer.to_string())],
         };
+        let sent = match order {
+            Order::Notice => &mut self.told,
+            Order::Repair => &mut self.asked,
+        };
+        sent.renew(*session, now.mono + self.settings.snapshot_period);
         self.last += 1;
         let until = now.mono + self.settings.expires_after;
         let sent = Sent { session: *session, order, record: record.clone(), until, failures: 0 };

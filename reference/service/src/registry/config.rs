@@ -191,11 +191,16 @@ pub struct Clean {
     /// A device that is stale for longer is deleted whole. Must exceed the log's retention.
     #[serde(with = "duration")]
     pub retire_after: Duration,
+    /// How long the events topic keeps a record, its `retention.ms`: to be said here, since a registry may not read it.
+    #[serde(with = "duration")]
+    pub log_retention: Duration,
 }
 
 impl Default for Clean {
     fn default() -> Clean {
-        Clean { every: Duration::from_secs(60), retire_after: Duration::from_secs(30 * 86_400) }
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        // A week is Kafka's own default.
+        Clean { every: Duration::from_secs(60), retire_after: days(30), log_retention: days(7) }
     }
 }
 
@@ -324,6 +329,11 @@ impl Checked for Config {
         }
         self.store.check()?;
         check_positive("clean.every", self.clean.every)?;
+        if self.clean.retire_after <= self.clean.log_retention {
+            let reason = "must exceed `clean.log_retention`: a registry that reads the log again would bring back, out of old \
+                          records, what it has retired";
+            return Err(Fault::at("clean.retire_after", reason));
+        }
         if self.clean.retire_after < 4 * self.snapshot_period {
             return Err(Fault::at("clean.retire_after", "must be at least four snapshot periods"));
         }

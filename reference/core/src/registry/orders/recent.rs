@@ -38,10 +38,15 @@ impl Recent {
         if self.until(now, session).is_none() && self.until.len() >= self.most {
             return false;
         }
+        self.renew(session, until);
+        true
+    }
+
+    /// Remembers the session until another time, whoever else is remembered.
+    pub(super) fn renew(&mut self, session: Session, until: Mono) {
         self.forget(session);
         self.until.insert(session, until);
         self.order.insert((until, session));
-        true
     }
 
     pub(super) fn forget(&mut self, session: Session) {

@@ -121,8 +121,10 @@ fn a_session_is_told_once_per_period_and_again_for_the_snapshot_after_that() {
     pass(&mut bench, PERIOD / 2);
     assert_eq!(sent(&loses(&mut bench, 1, &snapshot(7, 2), Duration::ZERO, 9)).len(), 0, "in flight still");
     assert_eq!(sent(&loses(&mut bench, 2, &snapshot(8, 1), Duration::ZERO, 9)).len(), 1, "another session");
-    pass(&mut bench, PERIOD / 2);
-    assert_eq!(sent(&loses(&mut bench, 3, &snapshot(7, 3), Duration::ZERO, 9)).len(), 1);
+    pass(&mut bench, PERIOD * 2 / 5);
+    assert_eq!(sent(&loses(&mut bench, 3, &snapshot(7, 3), Duration::ZERO, 9)).len(), 0, "the period is not over");
+    pass(&mut bench, PERIOD / 10);
+    assert_eq!(sent(&loses(&mut bench, 4, &snapshot(7, 4), Duration::ZERO, 9)).len(), 1);
 }
 
 #[test]
