@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Command, RunArgs, catalogue, run::reproduce};
+use super::{Cli, Command, RunArgs, catalogue, run::reproduce, up};
 use crate::check::verdict::CheckId;
 
 fn run_args(words: &[&str]) -> RunArgs {
@@ -45,6 +45,18 @@ fn the_reproducing_command_line_names_the_seed_and_quotes_what_a_shell_would_tak
     let line = reproduce(&args, 99);
     let expected = "run 'my scenarios/a.toml' --seed 99 --set 'fleet.update_every=\"5s\"' --set fleet.raes=5";
     assert!(line.ends_with(expected), "{line}");
+}
+
+#[test]
+fn up_refuses_what_it_would_not_use() {
+    let unused = |words: &[&str]| {
+        let words = [&["fleetproof", "up"], words].concat();
+        let Command::Up(args) = Cli::try_parse_from(words).expect("a right command line").command else { panic!("up") };
+        up::unused(&args.overrides.set).map(ToString::to_string)
+    };
+    assert_eq!(unused(&["--set", "pipeline.partitions=4", "--set", "pipeline.batch_wait=5ms"]), None);
+    assert_eq!(unused(&["--set", "pipeline.partitions=4", "--set", "fleet.raes=3"]).as_deref(), Some("fleet.raes = 3"));
+    assert_eq!(unused(&["--set", "seed=3"]).as_deref(), Some("seed = 3"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{Exit, UpArgs, chain, refused, run::print, runtime};
 use crate::{
     live::{self, Endpoints},
     run::RunError,
-    scenario::Scenario,
+    scenario::{Override, Scenario},
 };
 
 /// What `up` starts, less what `--set` says. Only the pipeline matters: nothing is driven here.
@@ -15,6 +15,12 @@ lasts = \"1s\"
 ";
 
 pub(super) fn up(args: &UpArgs) -> Exit {
+    if let Some(unused) = unused(&args.overrides.set) {
+        eprintln!(
+            "error: --set {unused}: `up` starts a pipeline and drives no fleet: only keys of `pipeline` are used"
+        );
+        return Exit::Usage;
+    }
     let scenario = match Scenario::from_text("up", SCENARIO, &args.overrides.set, None) {
         Ok(scenario) => scenario,
         Err(error) => return refused(&error),
@@ -35,6 +41,11 @@ pub(super) fn up(args: &UpArgs) -> Exit {
             Exit::Invalid
         }
     }
+}
+
+/// The first override that would change nothing here.
+pub(super) fn unused(overrides: &[Override]) -> Option<&Override> {
+    overrides.iter().find(|one| !one.is_below("pipeline"))
 }
 
 fn shown(endpoints: &Endpoints) -> String {

@@ -6,7 +6,7 @@
 
 use std::{future::Future, io::Write, path::PathBuf, pin::Pin, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 use tracing_subscriber::EnvFilter;
 
@@ -18,14 +18,14 @@ use crate::{
 mod command;
 mod migrate;
 
-/// Arguments of a program that only serves.
+// What its `--help` says of it first is each program's own ([`main`]).
 #[derive(Debug, Parser)]
 struct Serving {
     #[command(flatten)]
     arguments: Arguments,
 }
 
-/// Arguments of the registry.
+/// Reads the feed of a fleet from Kafka, keeps the state of every device in a SQL store, and tells RAEs what they missed.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Registry {
@@ -42,7 +42,6 @@ enum Instead {
     Migrate(migrate::Arguments),
 }
 
-/// Arguments of a program.
 #[derive(Debug, Args)]
 struct Arguments {
     /// Configuration file (TOML); environment variables come before it, see the example.
@@ -82,13 +81,17 @@ where
     }
 }
 
-/// Runs a program: the whole of a binary's `main`.
-pub fn main<C, F>(name: &str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+/// Runs a program, whose `--help` begins with `about`: the whole of a binary's `main`.
+pub fn main<C, F>(name: &str, about: &'static str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
 where
     C: DeserializeOwned + Checked,
     F: Future<Output = anyhow::Result<()>>,
 {
-    run(name, &Serving::parse().arguments, program)
+    let matches = Serving::command().about(about).get_matches();
+    match Serving::from_arg_matches(&matches) {
+        Ok(Serving { arguments }) => run(name, &arguments, program),
+        Err(error) => error.exit(),
+    }
 }
 
 fn run<C, F>(name: &str, arguments: &Arguments, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode

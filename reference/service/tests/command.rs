@@ -95,10 +95,12 @@ async fn an_error_reply_is_told_and_is_exit_code_1() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_reply_it_waits_until_the_command_has_expired_says_so_and_exits_with_4() {
     let (_cluster, kafka) = cluster();
-    let output = run(&kafka, &["snapshot", "--expires-after", "2s"]).await;
+    let output = run(&kafka, &["snapshot", "--expires-after", "4s"]).await;
     assert_eq!(output.status.code(), Some(4), "{output:?}");
-    assert!(text(&output.stdout).ends_with(" no reply within 2000 ms\n"), "{output:?}");
-    assert!(text(&output.stderr).contains("waiting for the reply: 2 s of 2 s"), "{output:?}");
+    assert!(text(&output.stdout).ends_with(" no reply within 4000 ms\n"), "{output:?}");
+    let told = text(&output.stderr);
+    assert!(told.contains("waiting for the reply: 2 s of 4 s"), "{output:?}");
+    assert_eq!(told.matches("waiting for the reply").count(), 1, "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,5 +114,17 @@ async fn wrong_usage_is_exit_code_2_with_a_word_of_what_would_be_right() {
         let output = run(&kafka, rest).await;
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(text(&output.stderr).contains(words), "{output:?}");
+    }
+}
+
+#[test]
+fn help_says_first_what_the_program_does() {
+    for (program, words) in [
+        (env!("CARGO_BIN_EXE_dmp-agent"), "Keeps the records of the devices on one RAE"),
+        (env!("CARGO_BIN_EXE_dmp-bridge"), "Stores every message of a fleet from MQTT in Kafka"),
+        (env!("CARGO_BIN_EXE_dmp-registry"), "Reads the feed of a fleet from Kafka"),
+    ] {
+        let output = Command::new(program).arg("--help").output().expect("it runs");
+        assert!(text(&output.stdout).starts_with(words), "{output:?}");
     }
 }

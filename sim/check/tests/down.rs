@@ -451,8 +451,9 @@ fn a_rae_that_is_shown_as_it_is_not_or_at_an_older_connection_fails_presence() {
 
 #[test]
 fn repair_that_is_not_so_much_sooner_as_asked_for_fails_and_nothing_missed_is_invalid() {
-    let limit = "repair_ratio = { at_most = 0.2 }\n";
-    let story = Story::begun_of(&format!("{QUIET}{limit}"));
+    let missed = |at: &str| format!("[[fault]]\nat = {at:?}\nmissed_updates = {{ share = 0.5, lasts = \"1s\" }}\n");
+    let passive = "repair_ratio = { at_most = 0.2 }\n[[phase]]\nname = \"passive\"\nlasts = \"9s\"\nrepair = false\n";
+    let story = Story::begun_of(&format!("{QUIET}{passive}{}{}", missed("steady"), missed("passive")));
     let outcome = |with: f64, without: f64| {
         let of = |p50: f64| Percentiles { count: u64::from(p50 > 0.0), p50, ..Percentiles::default() };
         let mut figures = Figures { repaired_ms: of(with), unrepaired_ms: of(without), ..Figures::default() };

@@ -16,7 +16,7 @@ use super::raw::{Field, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, R
 use crate::{
     fleet::plan::CANARY_PACE,
     scenario::{
-        Canary, Checks, Fleet, Phase, Pipeline, Scenario,
+        Canary, Checks, Fault, FaultKind, Fleet, Phase, Pipeline, Scenario,
         quantity::{show_duration, show_whole},
     },
 };
@@ -40,8 +40,9 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
     let fleet = fleet(builder, raw.fleet);
     let pipeline = pipeline(builder, raw.pipeline, fleet.snapshot_every);
     let phases = phases(builder, raw.phase, pipeline.repair);
-    let limits_commands =
-        raw.checks.as_ref().and_then(|checks| checks.get_ref().command_p99.as_ref()).map(Spanned::span);
+    let limits = raw.checks.as_ref().map(Spanned::get_ref);
+    let limits_commands = limits.and_then(|checks| checks.command_p99.as_ref()).map(Spanned::span);
+    let limits_repair = limits.and_then(|checks| checks.repair_ratio.as_ref()).map(Spanned::span);
     let checks = checks(builder, raw.checks);
     let mut scenario = Scenario {
         name: name.to_owned(),
@@ -60,7 +61,27 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
         let what = "there is nothing to measure: the scenario sends no commands".to_owned();
         builder.refuse(span, "checks.command_p99", what, "at least one [[command]], or no such limit");
     }
+    let sound = builder.is_sound("phase") && builder.is_sound("fault");
+    if let Some(span) =
+        limits_repair.filter(|_| sound && ![true, false].map(|on| misses(&scenario, on)).iter().all(|&is| is))
+    {
+        let what = "there is nothing to compare: updates have to be missed while repair is on, and while it is off";
+        let help = "a missed_updates in a phase with `repair = true` and one with `repair = false`, or no such limit";
+        builder.refuse(span, "checks.repair_ratio", what, help);
+    }
     scenario
+}
+
+/// Whether a fault makes updates be missed in a phase in which repair is on, or off.
+fn misses(scenario: &Scenario, repair: bool) -> bool {
+    let phases = scenario.phases.iter().enumerate().filter(|(_, phase)| phase.repair == repair);
+    let phases = phases.map(|(index, phase)| (scenario.phase_begins(index), phase.lasts));
+    let lossy = |kind: &FaultKind| matches!(kind, FaultKind::MissedUpdates { .. } | FaultKind::Qos0Loss { .. });
+    let mut lossy = scenario.faults.iter().filter(|fault| lossy(&fault.kind));
+    let overlaps = |fault: &Fault, (begins, lasts): (Duration, Duration)| {
+        fault.at < begins + lasts && begins < fault.at + fault.kind.lasts()
+    };
+    lossy.any(|fault| phases.clone().any(|phase| overlaps(fault, phase)))
 }
 
 /// The first line, which must be a comment.

@@ -32,6 +32,14 @@ impl FromStr for Override {
     }
 }
 
+impl Override {
+    /// Whether its key is in this table.
+    #[must_use]
+    pub fn is_below(&self, table: &str) -> bool {
+        self.0.strip_prefix(table).is_some_and(|rest| rest.trim_start().starts_with('.'))
+    }
+}
+
 impl fmt::Display for Override {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -139,6 +139,9 @@ fn a_fault_that_could_do_nothing_or_harm_another_is_refused() {
     refused(kill, lossy, 18, "fault[0].qos0_loss", "set qos = 0");
     let too_much = "missed_updates = { share = 1.1, lasts = \"2s\" }";
     refused(kill, too_much, 18, "fault[0].missed_updates.share", "0 to 1");
+    let nothing = "missed_updates = { share = 0.0, lasts = \"2s\" }";
+    refused(kill, nothing, 18, "fault[0].missed_updates.share", "would hit nothing");
+    refused(kill, "gone = { share = 0 }", 18, "fault[0].gone.share", "would hit nothing");
     refused("burst + 5s", "burst + 9s", 17, "fault[0].at", "the load ends at 15s");
     let pause = "[[fault]]\nat = \"11s\"\npause = { part = \"bridge\", index = 1, lasts = \"1s\" }\n[checks]";
     refused("[checks]", pause, 19, "fault[1].pause", "what fault[0] (`kill`) holds");
@@ -428,4 +431,17 @@ fn a_store_that_begins_empty_is_said_whole_and_hinders_no_other_fault() {
     assert_eq!(scenario.consumers().count(), 4);
     let too_many = problems(&CORRECT.replace("[checks]", &format!("{}[checks]", join.repeat(5))), &[]);
     assert_eq!((too_many.len(), too_many[0].key.as_str()), (1, "fault[5].new_consumer"));
+}
+
+#[test]
+fn a_ratio_of_repair_needs_updates_that_are_missed_with_repair_and_without() {
+    let limit = "repair_ratio = { at_most = 0.2 }\nconverged_within";
+    refused("converged_within", limit, 20, "checks.repair_ratio", "nothing to compare");
+    let missed = "missed_updates = { share = 0.5, lasts = \"2s\" }";
+    let ratio = CORRECT.replace("converged_within", limit).replace(KILL, missed);
+    let only_with = problems(&ratio, &[]);
+    assert_eq!((only_with.len(), only_with[0].key.as_str()), (1, "checks.repair_ratio"));
+    let both = ratio.replace("rate = 8.0", "rate = 8.0\nrepair = false");
+    let both = format!("{both}[[fault]]\nat = \"1s\"\n{missed}\n");
+    Scenario::from_text("test", &both, &[], None).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -144,7 +144,8 @@ pub(super) fn main(name: &str, arguments: &Arguments) -> ExitCode {
         }
     };
     let sent = super::on_runtime(async {
-        let waiting = |elapsed| tell_waiting(elapsed, arguments.expires_after);
+        let mut told = false;
+        let waiting = |elapsed| tell_waiting(elapsed, arguments.expires_after, &mut told);
         let sent = command::send(&kafka, &arguments.rae, arguments.session, &command, waiting).await;
         anyhow::Ok(sent?)
     });
@@ -176,18 +177,16 @@ fn tell(Answered { reply, round_trip }: &Answered) -> ExitCode {
 }
 
 /// One line that is written over on a terminal; elsewhere only its first.
-fn tell_waiting(elapsed: Duration, of: Duration) {
-    if elapsed < TELL_AFTER {
+fn tell_waiting(elapsed: Duration, of: Duration, told: &mut bool) {
+    let terminal = std::io::stderr().is_terminal();
+    if elapsed < TELL_AFTER || (*told && !terminal) {
         return;
     }
+    *told = true;
     let line = format!("waiting for the reply: {} s of {} s", elapsed.as_secs(), of.as_secs_f64());
     // What standard error does not take is missed by nobody: `eprintln!` would panic.
     let mut stderr = std::io::stderr();
-    let _unseen = match stderr.is_terminal() {
-        true => write!(stderr, "\r{line} "),
-        false if elapsed < TELL_AFTER + Duration::from_secs(1) => writeln!(stderr, "{line}"),
-        false => Ok(()),
-    };
+    let _unseen = if terminal { write!(stderr, "\r{line} ") } else { writeln!(stderr, "{line}") };
 }
 
 fn rae(text: &str) -> Result<Rae, String> {

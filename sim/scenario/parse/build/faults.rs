@@ -317,7 +317,13 @@ impl Reader<'_, '_> {
     }
 
     fn share(&mut self, table: &Table, raw: Field<Number>) -> f64 {
-        self.builder.number(table, "share", raw, 0.0..=1.0, Fallback::Required)
+        let span = raw.as_ref().map(Spanned::span);
+        let share = self.builder.number(table, "share", raw, 0.0..=1.0, Fallback::Required);
+        if let Some(span) = span.filter(|_| share == 0.0 && self.builder.is_sound(&table.key("share"))) {
+            let what = "a share of nothing: this fault would hit nothing";
+            self.builder.refuse(span, table.key("share"), what, "above 0, such as share = 0.1");
+        }
+        share
     }
 
     fn whole(&mut self, table: &Table, key: &str, raw: Field<Whole>, range: RangeInclusive<u64>) -> u32 {
