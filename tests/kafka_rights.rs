@@ -18,7 +18,7 @@ use dmp_core::{
 };
 use dmp_service::{
     config::{Kafka, KafkaSecurity, Secret},
-    kafka::{KafkaError, Producer, topics},
+    kafka::{KafkaError, Producer, inspect::Inspector, topics},
     registry::{self, Faults},
     store::{Access, Record, SqliteStore, Store, StoreUrl},
 };
@@ -172,6 +172,7 @@ async fn writes_go_to_own_topics(server: &Server) {
         ("bridge", [EVENTS, REPLIES, DEAD_LETTER].as_slice()),
         ("registry", &[COMMANDS, DEAD_LETTER]),
         ("commander", &[COMMANDS]),
+        ("observer", &[]),
     ];
     for (user, own) in writers {
         for topic in TOPICS {
@@ -205,10 +206,17 @@ async fn reads_come_from_own_topics_in_own_groups(server: &Server) {
         ("registry", "another", EVENTS),
         ("commander", "dmp-registry", REPLIES),
         ("commander", "dmp-command", EVENTS),
+        ("observer", "dmp-registry", EVENTS),
     ];
     for (user, group, topic) in may_not {
         assert!(server.read(user, group, topic).await.is_err(), "{user} in {group}, {topic}");
     }
+    let inspector = Inspector::new(&server.as_user("observer"), "dmp-registry").expect("good settings");
+    for topic in TOPICS {
+        let ends = inspector.end_offsets(topic).await.expect("it may look");
+        assert_eq!(ends.values().filter(|end| **end > 0).count(), 1, "{topic}: one key, one partition");
+    }
+    inspector.committed(EVENTS).await.expect("it may look how far the group is");
 }
 
 async fn nobody_changes_topics(server: &Server) {

@@ -62,7 +62,7 @@ pub async fn start<S: Store>(config: Config, store: S, faults: Faults) -> anyhow
     topics::wait_for(&config.kafka, &needed, config.start_within).await?;
     kafka_part.set(true);
     migrate(&store, &config).await.map_err(|error| {
-        let by_owner = matches!(error, StoreError::Denied(_));
+        let by_owner = matches!(error, StoreError::Denied(_) | StoreError::Schema { found: None });
         let whose = if by_owner { ", which its owner has to do by `dmp-registry migrate`" } else { "" };
         anyhow::Error::new(error).context(format!("preparing the store{whose}"))
     })?;

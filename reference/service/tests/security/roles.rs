@@ -17,7 +17,7 @@ use dmp_core::{
 use dmp_service::{
     config::Kafka,
     registry::{self, Faults},
-    store::{Access, Database, Store, StoreError, WriteOutcome},
+    store::{Access, Database, Role, Store, StoreError, WriteOutcome},
 };
 use rdkafka::mocking::MockCluster;
 use tokio_postgres::{Client, NoTls, error::SqlState};
@@ -202,6 +202,18 @@ async fn rights_beyond_those_of_the_role_are_taken_away_by_the_next_migration() 
     denied(&stage.raw(Some(&stage.reader())).await, "SELECT 1 FROM device").await;
     denied(&stage.raw(Some(&stage.writer())).await, "DELETE FROM feed").await;
     written(&stage.open(Some(&stage.writer())).await, &rows(1, &["a"], 0)).await;
+}
+
+#[tokio::test]
+async fn who_does_not_own_the_schema_cannot_give_rights_on_it_and_is_told() {
+    let Some(stage) = Stage::set("owner").await else { return };
+    let may = format!("GRANT USAGE, CREATE ON SCHEMA {} TO {}", stage.schema, stage.writer());
+    stage.raw(None).await.batch_execute(&may).await.expect("the owner may");
+    let store = stage.open(Some(&stage.writer())).await;
+    store.migrate(Duration::from_secs(10)).await.expect("it may make tables");
+    let Database::Server(server) = &store else { panic!("it is a server") };
+    let error = server.grant(Role::Reader, &stage.reader()).await.expect_err("the schema is another's");
+    assert!(matches!(&error, StoreError::Denied(words) if words.contains(&stage.schema)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
