@@ -58,7 +58,7 @@ pub(super) struct Stack {
 }
 
 enum Servers {
-    Embedded(Embedded),
+    Embedded(Box<Embedded>),
     #[cfg(feature = "containers")]
     Containers(Box<Containers>),
 }
@@ -286,7 +286,7 @@ fn topics(scenario: &Scenario) -> [Topic; 4] {
 impl Servers {
     async fn start(target: Target, topics: &[Topic], directory: &Path) -> anyhow::Result<Servers> {
         match target {
-            Target::Embedded => Ok(Servers::Embedded(Embedded::start(topics, directory).await?)),
+            Target::Embedded => Ok(Servers::Embedded(Box::new(Embedded::start(topics, directory).await?))),
             #[cfg(feature = "containers")]
             Target::Containers(product) => {
                 Ok(Servers::Containers(Box::new(Containers::start(product, topics, directory).await?)))
