@@ -20,10 +20,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{
-    run::{StoreProduct, Target},
-    scenario::{Override, Scenario, ScenarioError},
-};
+use crate::scenario::{Override, Scenario, ScenarioError};
 
 /// How the program ended, for whoever called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +53,6 @@ Examples:
   fleetproof run scenarios/quick.toml                   one run, below a minute
   fleetproof run scenarios/quick.toml --seed 8          the same question, another fleet and other moments
   fleetproof run scenarios/quick.toml --set fleet.raes=500 --set phase.burst.rate=12
-  fleetproof run scenarios/quick.toml --on containers   the same question to Mosquitto, Kafka and PostgreSQL
   fleetproof validate scenarios/*.toml                  only read them, and name every mistake
   fleetproof list                                       the shipped scenarios and what they ask
   fleetproof checks                                     what a run is held against
@@ -121,12 +117,9 @@ struct RunArgs {
     /// The scenario file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where to run it: `embedded` starts everything that it needs by itself, `containers` wants a Docker engine.
-    #[arg(long, value_enum, default_value_t = On::Embedded, value_name = "TARGET")]
-    on: On,
-    /// The database, on containers [default: postgres].
-    #[arg(long, value_enum, value_name = "DATABASE")]
-    store: Option<Product>,
+    /// Where to run it: `embedded` starts everything that it needs by itself.
+    #[arg(long, value_enum, default_value_t = Target::Embedded, value_name = "TARGET")]
+    on: Target,
     /// Take this seed in place of the file's: other devices, other values, other moments, the same question.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -171,30 +164,9 @@ struct Overrides {
 
 /// Where to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum On {
-    /// MQTT broker, Kafka-protocol broker and SQLite inside this process.
+enum Target {
+    /// MQTT broker, Kafka-protocol broker and SQLite inside this process; bridge and registry as its children.
     Embedded,
-    /// Mosquitto, Kafka and a database in containers of their own, removed at the end.
-    Containers,
-}
-
-/// A database in a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Product {
-    Postgres,
-    Cockroach,
-}
-
-impl RunArgs {
-    /// Where to run; `None` where the options contradict each other.
-    fn target(&self) -> Option<Target> {
-        match (self.on, self.store) {
-            (On::Embedded, None) => Some(Target::Embedded),
-            (On::Embedded, Some(_)) => None,
-            (On::Containers, None | Some(Product::Postgres)) => Some(Target::Containers(StoreProduct::Postgres)),
-            (On::Containers, Some(Product::Cockroach)) => Some(Target::Containers(StoreProduct::Cockroach)),
-        }
-    }
 }
 
 /// The whole program: reads the command line, does it, and says how it ended.

@@ -4,8 +4,6 @@
 
 mod child;
 mod clock;
-#[cfg(feature = "containers")]
-mod containers;
 mod copies;
 mod directory;
 mod disk;

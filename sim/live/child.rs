@@ -116,10 +116,6 @@ pub fn janitor(directory: &Path) {
     for pid in processes_of(directory) {
         let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
-    #[cfg(feature = "containers")]
-    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        runtime.block_on(super::containers::remove_all(directory));
-    }
     let _removed_already = std::fs::remove_dir_all(directory);
 }
 

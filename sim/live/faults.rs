@@ -199,7 +199,7 @@ async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     for index in 0..world.scenario.pipeline.registries {
         world.processes.kill(Process { part: Part::Registry, index }).await?;
     }
-    world.target.renew().await?;
+    world.target.renew()?;
     world.primary.gone(world.journal, &world.target.group(world.scenario)).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
     Ok(())
@@ -228,7 +228,6 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let place = world.scenario.consumers().position(|(of, _)| of == fault).context("it starts no consumer")?;
     let consumer = u8::try_from(place)?;
     let process = Process { part: Part::Consumer, index: consumer };
-    world.target.make_consumer_store(consumer).await?;
     world.processes.start(process, &world.target.child(process, world.scenario, false)).await?;
     let group = Stack::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;

@@ -132,7 +132,7 @@ impl Run {
         let (journal, entries) = Journal::new(clock.clone());
         let judge = Judge::start(scenario.clone(), plan.clone(), Observable::EVERYTHING, entries)?;
         journal.enter(What::Phase { name: "warm-up".into(), stage: Stage::WarmUp }).await;
-        let (target, observed) = Stack::start(options.target, &scenario, &options.binary).await?;
+        let (target, observed) = Stack::start(&scenario, &options.binary).await?;
         let mut processes =
             Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone());
         for process in all_processes(&scenario) {
@@ -214,7 +214,7 @@ impl Run {
             checks,
             figures,
             scenario: Arc::unwrap_or_clone(scenario),
-            target: options.target.to_string(),
+            target: "embedded".to_owned(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
             sabotage: options.sabotage.map(|name| Sabotage {

@@ -1,8 +1,7 @@
 //! What a run drives and breaks: MQTT broker, Kafka and a store, and how bridge and registry are set to reach them.
 //!
-//! The servers are embedded in this process or run in containers. Around either the harness has the same: a proxy between
-//! broker and bridges, a temporary directory, and a janitor, a child process that outlives this one and removes what is
-//! left, however this one ended.
+//! The servers are embedded in this process. Around them the harness has a proxy between broker and bridges, a temporary
+//! directory, and a janitor, a child process that outlives this one and removes what is left, however this one ended.
 
 use std::{
     path::Path,
@@ -13,16 +12,10 @@ use std::{
 
 use anyhow::Context;
 use dmp_core::event::kafka_topic;
-use dmp_service::{
-    bridge, config,
-    mqtt::{Dialer, Endpoint},
-    registry,
-};
+use dmp_service::{bridge, config, mqtt::Dialer, registry};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-#[cfg(feature = "containers")]
-use super::containers::Containers;
 use super::{
     child::ChildConfig,
     embedded::Embedded,
@@ -30,7 +23,6 @@ use super::{
 };
 use crate::{
     history::Process,
-    run::Target,
     scenario::{FaultKind, Part, ReadFrom, Scenario},
 };
 
@@ -48,7 +40,7 @@ pub(super) type Topic = (&'static str, u32);
 
 /// The servers of one run, and what the harness has around them.
 pub(super) struct Stack {
-    servers: Servers,
+    servers: Embedded,
     proxy: Proxy,
     directory: TempDir,
     /// How often store and group have been new.
@@ -57,32 +49,20 @@ pub(super) struct Stack {
     _janitor: tokio::process::Child,
 }
 
-enum Servers {
-    Embedded(Box<Embedded>),
-    #[cfg(feature = "containers")]
-    Containers(Box<Containers>),
-}
-
 impl Stack {
     /// Starts servers and proxy. Bridge and registry are not started yet.
-    pub(super) async fn start(
-        target: Target,
-        scenario: &Scenario,
-        binary: &Path,
-    ) -> anyhow::Result<(Stack, mpsc::Receiver<Observed>)> {
+    pub(super) async fn start(scenario: &Scenario, binary: &Path) -> anyhow::Result<(Stack, mpsc::Receiver<Observed>)> {
         let directory =
             tempfile::Builder::new().prefix("fleetproof-").tempdir().context("making a temporary directory")?;
         let janitor = janitor(binary, directory.path())?;
-        let servers = Servers::start(target, &topics(scenario), directory.path()).await?;
+        let servers = Embedded::start(&topics(scenario), directory.path()).await?;
         let (seen, observed) = mpsc::channel(OBSERVATIONS);
         let proxy = Proxy::start(&servers.mqtt(), seen).await.context("starting the proxy before the bridges")?;
         let incarnation = AtomicU32::new(1);
-        let stack = Stack { servers, proxy, directory, incarnation, _janitor: janitor };
-        stack.servers.make_store(&stack.store_name()).await?;
-        Ok((stack, observed))
+        Ok((Stack { servers, proxy, directory, incarnation, _janitor: janitor }, observed))
     }
 
-    /// Whether every target can do such a fault.
+    /// Whether such a fault can be done here.
     ///
     /// # Errors
     /// Why it cannot.
@@ -158,11 +138,11 @@ impl Stack {
     ///
     /// # Errors
     /// If the store cannot be removed, or the next one not be made.
-    pub(super) async fn renew(&self) -> anyhow::Result<()> {
-        self.servers.remove_store(&self.store_name()).await?;
+    pub(super) fn renew(&self) -> anyhow::Result<()> {
+        self.servers.remove_store(&self.store_name())?;
         // One of its own for each: a reader that still closes the old one must not touch the new one's.
         self.incarnation.fetch_add(1, Ordering::Relaxed);
-        self.servers.make_store(&self.store_name()).await
+        Ok(())
     }
 
     fn store_name(&self) -> String {
@@ -184,11 +164,6 @@ impl Stack {
     /// The consumer group of consumer number `index`.
     pub(super) fn consumer_group(index: u8) -> String {
         format!("new-consumer-{index}")
-    }
-
-    /// Makes the store of consumer number `index`, which is empty.
-    pub(super) async fn make_consumer_store(&self, index: u8) -> anyhow::Result<()> {
-        self.servers.make_store(&consumer_store(index)).await
     }
 
     /// The store of consumer number `index`.
@@ -281,63 +256,6 @@ fn topics(scenario: &Scenario) -> [Topic; 4] {
         (kafka_topic::REPLIES, 1),
         (kafka_topic::DEAD_LETTER, 1),
     ]
-}
-
-impl Servers {
-    async fn start(target: Target, topics: &[Topic], directory: &Path) -> anyhow::Result<Servers> {
-        match target {
-            Target::Embedded => Ok(Servers::Embedded(Box::new(Embedded::start(topics, directory).await?))),
-            #[cfg(feature = "containers")]
-            Target::Containers(product) => {
-                Ok(Servers::Containers(Box::new(Containers::start(product, topics, directory).await?)))
-            }
-            #[cfg(not(feature = "containers"))]
-            Target::Containers(_) => {
-                anyhow::bail!("this build has no containers: build with the cargo feature `containers`")
-            }
-        }
-    }
-
-    fn mqtt(&self) -> Endpoint {
-        match self {
-            Servers::Embedded(embedded) => embedded.mqtt(),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.mqtt(),
-        }
-    }
-
-    fn bootstrap(&self) -> String {
-        match self {
-            Servers::Embedded(embedded) => embedded.bootstrap(),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.bootstrap(),
-        }
-    }
-
-    fn store_url(&self, name: &str) -> String {
-        match self {
-            Servers::Embedded(embedded) => embedded.store_url(name),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.store_url(name),
-        }
-    }
-
-    /// Makes an empty store; a file is made by who writes it first.
-    async fn make_store(&self, name: &str) -> anyhow::Result<()> {
-        match self {
-            Servers::Embedded(_) => Ok(()),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.make_store(name).await,
-        }
-    }
-
-    async fn remove_store(&self, name: &str) -> anyhow::Result<()> {
-        match self {
-            Servers::Embedded(embedded) => embedded.remove_store(name),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.remove_store(name).await,
-        }
-    }
 }
 
 /// Starts the janitor of `directory`; it waits for its standard input to end.
