@@ -103,6 +103,9 @@ enum Command {
         /// The directory of the scenario files.
         #[arg(default_value = "scenarios", value_name = "DIR")]
         directory: PathBuf,
+        /// Only those that this target can run: some break servers that must be in containers.
+        #[arg(long, value_enum, value_name = "TARGET")]
+        on: Option<On>,
     },
     /// A bridge or registry of a run.
     #[command(hide = true)]
@@ -113,7 +116,11 @@ enum Command {
     },
     /// Cleans up behind a run that was killed.
     #[command(hide = true)]
-    Janitor { directory: PathBuf },
+    Janitor {
+        directory: PathBuf,
+        #[arg(long)]
+        containers: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -217,9 +224,9 @@ fn dispatch(command: Command) -> Exit {
         Command::Validate { files } => validate::validate(&files),
         Command::Up(args) => up::up(&args),
         Command::Checks => catalogue::print(),
-        Command::List { directory } => list::list(&directory),
+        Command::List { directory, on } => list::list(&directory, on),
         Command::ChildProcess { config, sabotage } => children::child_process(&config, sabotage.as_deref()),
-        Command::Janitor { directory } => children::janitor(&directory),
+        Command::Janitor { directory, containers } => children::janitor(&directory, containers),
     }
 }
 

@@ -136,6 +136,17 @@ pub enum RunError {
     /// The target, or part of it, did not start.
     #[error("starting the target")]
     Target(#[source] anyhow::Error),
+    /// A target that this build does not have.
+    #[error(
+        "this build has no {target}: build it with the cargo feature `{feature}`, as in cargo run --release --features \
+         {feature} -- run ..."
+    )]
+    Feature {
+        /// The target.
+        target: &'static str,
+        /// The feature that brings it.
+        feature: &'static str,
+    },
     /// A fault that the target cannot do.
     #[error("fault {fault} is not possible on this target: {reason}")]
     Unsupported {

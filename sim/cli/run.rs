@@ -70,7 +70,10 @@ fn told(outcome: &RunOutcome, out: &Path, quiet: bool) -> Exit {
 
 fn of_error(error: &RunError) -> Exit {
     match error {
-        RunError::Unsupported { .. } | RunError::OpenFiles { .. } | RunError::Output { .. } => Exit::Usage,
+        RunError::Feature { .. }
+        | RunError::Unsupported { .. }
+        | RunError::OpenFiles { .. }
+        | RunError::Output { .. } => Exit::Usage,
         RunError::NoRoom { .. } | RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
     }
 }

@@ -7,14 +7,18 @@ use bollard::{
     models::PortBinding,
     query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
 };
+use dmp_service::mqtt::Endpoint;
 use testcontainers::{
     ContainerAsync, ContainerRequest, GenericImage, ImageExt, core::ContainerPort, runners::AsyncRunner,
 };
 
-use super::{LABEL, LABEL_FILE, images::Image};
+use super::{LABEL, images::Image};
 
 /// Longest wait for an image to be pulled and its server to say that it is ready.
 const STARTED_WITHIN: Duration = Duration::from_secs(300);
+
+/// How long the engine may take to begin with what it was asked for.
+const LATE_ORDERS: Duration = Duration::from_secs(2);
 
 /// Why a container could not be started, as far as somebody can do something about it.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +57,9 @@ pub(super) enum DockerError {
 }
 
 /// An engine that answers, and the label of the run's containers.
+#[derive(Clone)]
 pub(super) struct Docker {
-    engine: bollard::Docker,
+    pub(super) engine: bollard::Docker,
     label: String,
 }
 
@@ -71,37 +76,46 @@ impl Port {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Port { inside, outside: listener.local_addr()?.port() })
     }
+
+    /// Where it is on this machine.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint { host: Ipv4Addr::LOCALHOST.to_string(), port: self.outside, tls: false }
+    }
+
+    /// On loopback alone: nobody else is to reach a server of a test.
+    fn binding(&self) -> (String, Option<Vec<PortBinding>>) {
+        let host_ip = Some(Ipv4Addr::LOCALHOST.to_string());
+        let binding = PortBinding { host_ip, host_port: Some(self.outside.to_string()) };
+        (format!("{}/tcp", self.inside), Some(vec![binding]))
+    }
 }
 
 impl Docker {
     /// Sees that an engine answers.
-    pub(super) async fn connect(label: &str) -> Result<Docker, DockerError> {
+    pub(super) async fn connect(run: &Path) -> Result<Docker, DockerError> {
         let engine = bollard::Docker::connect_with_defaults().map_err(unreachable)?;
         engine.ping().await.map_err(unreachable)?;
-        Ok(Docker { engine, label: label.to_owned() })
+        Ok(Docker { engine, label: label_of(run) })
     }
 
-    /// Starts a server whose `port` is on loopback; `settled` adds what it needs.
+    /// Starts a server whose `ports` are on loopback; `settled` adds what it needs.
     pub(super) async fn start(
         &self,
         image: &Image,
-        port: Port,
+        ports: &[Port],
         settled: impl FnOnce(GenericImage) -> ContainerRequest<GenericImage>,
     ) -> Result<ContainerAsync<GenericImage>, DockerError> {
         let (name, tag) = image.name_and_tag();
         let full = format!("{name}:{tag}");
         let was_here = self.engine.inspect_image(&full).await.is_ok();
-        let inside = ContainerPort::Tcp(port.inside);
-        let request = settled(GenericImage::new(name, tag).with_exposed_port(inside))
+        let exposed = |image: GenericImage, port: &Port| image.with_exposed_port(ContainerPort::Tcp(port.inside));
+        let image_with_ports = ports.iter().fold(GenericImage::new(name, tag), exposed);
+        let bindings: HashMap<_, _> = ports.iter().map(Port::binding).collect();
+        let request = settled(image_with_ports)
             .with_label(LABEL, &self.label)
             .with_startup_timeout(STARTED_WITHIN)
-            // Loopback alone: nobody else is to reach a server of a test.
             .with_host_config_modifier(move |host| {
-                let binding = PortBinding {
-                    host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-                    host_port: Some(port.outside.to_string()),
-                };
-                host.port_bindings = Some(HashMap::from([(format!("{}/tcp", port.inside), Some(vec![binding]))]));
+                host.port_bindings = Some(bindings.clone());
                 host.publish_all_ports = Some(false);
             });
         request.start().await.map_err(|source| match was_here {
@@ -125,10 +139,22 @@ fn unreachable(error: Error) -> DockerError {
     DockerError::NoEngine(error)
 }
 
-/// Removes every container of the run in `directory`, where it had any: for the janitor. What cannot be removed stays.
+/// The name of its directory, which is drawn, tells a run from all others.
+fn label_of(run: &Path) -> String {
+    run.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Removes every container of the run in `directory`: for the janitor. What cannot be removed stays.
 pub(crate) async fn remove_all(directory: &Path) {
-    let Ok(label) = std::fs::read_to_string(directory.join(LABEL_FILE)) else { return };
+    let label = label_of(directory);
     let Ok(engine) = bollard::Docker::connect_with_defaults() else { return };
+    remove(&engine, &label).await;
+    // What a client asked for just before it was killed, the engine does after that.
+    tokio::time::sleep(LATE_ORDERS).await;
+    remove(&engine, &label).await;
+}
+
+async fn remove(engine: &bollard::Docker, label: &str) {
     let of_run = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={label}")])]);
     let all = ListContainersOptionsBuilder::default().all(true).filters(&of_run).build();
     let Ok(containers) = engine.list_containers(Some(all)).await else { return };

@@ -1,22 +1,15 @@
 //! The database server, and the databases in it.
 
-use std::time::Duration;
-
 use anyhow::Context;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt, core::WaitFor};
+use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio_postgres::{Client, NoTls};
 
 use super::{
     docker::{Docker, Port},
     images::{COCKROACH, POSTGRES},
+    machine::{Asked, Machine},
 };
-use crate::run::StoreProduct;
-
-/// Longest wait for the server to answer once it says that it is ready: PostgreSQL says so twice, and stops in between.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
-
-/// Time between two attempts.
-const TRY_EVERY: Duration = Duration::from_millis(100);
+use crate::{live::proxy::Proxy, run::StoreProduct};
 
 /// Further arguments of the PostgreSQL server, split at blanks: `-c default_transaction_isolation=serializable`.
 const ARGUMENTS: &str = "FLEETPROOF_POSTGRES_ARGUMENTS";
@@ -25,39 +18,47 @@ const ARGUMENTS: &str = "FLEETPROOF_POSTGRES_ARGUMENTS";
 const USER: &str = "fleetproof";
 
 /// Who may make and remove databases, and where.
+#[derive(Clone, Copy)]
 pub(super) struct Database {
     product: StoreProduct,
     port: u16,
-    password: String,
 }
 
-pub(super) struct Server {
+pub(super) struct DatabaseServer {
     pub(super) database: Database,
-    pub(super) container: ContainerAsync<GenericImage>,
+    /// Registries' way to it.
+    pub(super) link: Proxy,
+    pub(super) machine: Machine,
+    /// Removed when it is dropped.
+    _container: ContainerAsync<GenericImage>,
 }
 
-pub(super) async fn start(docker: &Docker, product: StoreProduct) -> anyhow::Result<Server> {
-    let password = uuid::Uuid::new_v4().simple().to_string();
-    let (container, port) = match product {
-        StoreProduct::Postgres => postgres(docker, &password).await?,
-        StoreProduct::Cockroach => cockroach(docker).await?,
-    };
-    let database = Database { product, port: port.outside, password };
-    database.answers().await?;
-    Ok(Server { database, container })
+impl DatabaseServer {
+    pub(super) async fn start(docker: &Docker, product: StoreProduct) -> anyhow::Result<DatabaseServer> {
+        let (container, port) = match product {
+            StoreProduct::Postgres => postgres(docker).await?,
+            StoreProduct::Cockroach => cockroach(docker).await?,
+        };
+        let database = Database { product, port: port.outside };
+        let (docker, server) = (docker.clone(), Asked::Database(database));
+        let machine = Machine { docker, container: container.id().to_owned(), server };
+        machine.answers().await?;
+        let link = Proxy::unread(&port.endpoint()).await.context("starting the proxy before the database")?;
+        Ok(DatabaseServer { database, link, machine, _container: container })
+    }
 }
 
-async fn postgres(docker: &Docker, password: &str) -> anyhow::Result<(ContainerAsync<GenericImage>, Port)> {
+async fn postgres(docker: &Docker) -> anyhow::Result<(ContainerAsync<GenericImage>, Port)> {
     let port = Port::free(5432).context("looking for a free port for PostgreSQL")?;
     let more = std::env::var(ARGUMENTS).unwrap_or_default();
     let arguments = ["postgres", "-c", "max_connections=200"].into_iter().chain(more.split_whitespace());
     let arguments: Vec<String> = arguments.map(str::to_owned).collect();
     let container = docker
-        .start(&POSTGRES, port, |image| {
+        .start(&POSTGRES, &[port], |image| {
             image
-                .with_wait_for(WaitFor::message_on_either_std("database system is ready to accept connections"))
                 .with_env_var("POSTGRES_USER", USER)
-                .with_env_var("POSTGRES_PASSWORD", password)
+                // Only this machine can reach it, and a run's configurations hold no passwords.
+                .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
                 .with_cmd(arguments)
         })
         .await?;
@@ -66,28 +67,25 @@ async fn postgres(docker: &Docker, password: &str) -> anyhow::Result<(ContainerA
 
 async fn cockroach(docker: &Docker) -> anyhow::Result<(ContainerAsync<GenericImage>, Port)> {
     let port = Port::free(26257).context("looking for a free port for CockroachDB")?;
-    let container = docker
-        .start(&COCKROACH, port, |image| {
-            image.with_wait_for(WaitFor::message_on_either_std("CockroachDB node starting")).with_cmd([
-                "start-single-node",
-                "--insecure",
-                "--store=type=mem,size=1GiB",
-            ])
-        })
-        .await?;
+    let container =
+        docker.start(&COCKROACH, &[port], |image| image.with_cmd(["start-single-node", "--insecure"])).await?;
     Ok((container, port))
 }
 
 impl Database {
     /// The URL of one database.
     pub(super) fn url(&self, name: &str) -> String {
-        match self.product {
-            StoreProduct::Postgres => {
-                format!("postgres://{USER}:{}@127.0.0.1:{}/{name}?sslmode=disable", self.password, self.port)
-            }
-            // An insecure node has no passwords.
-            StoreProduct::Cockroach => format!("postgres://root@127.0.0.1:{}/{name}?sslmode=disable", self.port),
-        }
+        self.url_at(self.port, name)
+    }
+
+    /// The same on a link to the server.
+    pub(super) fn url_at(&self, port: u16, name: &str) -> String {
+        let user = match self.product {
+            StoreProduct::Postgres => USER,
+            // The only user of a node without certificates.
+            StoreProduct::Cockroach => "root",
+        };
+        format!("postgres://{user}@127.0.0.1:{port}/{name}?sslmode=disable")
     }
 
     pub(super) async fn make(&self, name: &str) -> anyhow::Result<()> {
@@ -103,15 +101,9 @@ impl Database {
         self.execute(&statement).await.with_context(|| format!("removing the database {name}"))
     }
 
-    async fn answers(&self) -> anyhow::Result<()> {
-        let answering = async {
-            while let Err(error) = self.execute("SELECT 1").await {
-                tracing::debug!("the database does not answer yet: {error:#}");
-                tokio::time::sleep(TRY_EVERY).await;
-            }
-        };
-        let within = tokio::time::timeout(ANSWERS_WITHIN, answering).await;
-        within.with_context(|| format!("the database did not answer within {ANSWERS_WITHIN:?}"))
+    /// Whether it does what it is asked, from outside: PostgreSQL's image first serves itself alone.
+    pub(super) async fn ask(&self) -> anyhow::Result<()> {
+        self.execute("SELECT 1").await
     }
 
     async fn execute(&self, statement: &str) -> anyhow::Result<()> {
