@@ -3,22 +3,21 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use dmp_service::{
-    mqtt::Dialer,
-    store::{Access, Database},
-};
+use dmp_service::store::{self, Database};
 use tokio::task::JoinSet;
 
 use super::{
+    access::Access,
     child::ChildOrder,
     clock::RunClock,
     fleet::Fleet,
+    hooks::Hooks,
     journal::Journal,
     observe::{self, gauges, store::ReadNow},
     poisoner::Poisoner,
     primary::{Incarnation, Primary},
     process::Processes,
-    proxy::{Pace, Traffic},
+    proxy::{Pace, Proxy, Traffic},
     rae::Order,
     stack::Stack,
 };
@@ -26,6 +25,7 @@ use crate::{
     fleet::plan::{Plan, power_off_after},
     history::{Process, What},
     scenario::{Fault, FaultKind, OldRae, Part, Scenario},
+    target::Hook,
 };
 
 /// What faults act on.
@@ -36,7 +36,8 @@ pub(super) struct World<'a> {
     pub(super) journal: &'a Journal,
     pub(super) processes: &'a mut Processes,
     pub(super) target: &'a Stack,
-    pub(super) dialer: &'a Arc<Dialer>,
+    pub(super) access: &'a Arc<Access>,
+    pub(super) hooks: &'a Hooks,
     pub(super) read_now: &'a ReadNow,
     pub(super) primary: &'a Primary,
     pub(super) observers: &'a mut JoinSet<()>,
@@ -69,8 +70,8 @@ impl Breaker {
             | FaultKind::Move { old: OldRae::Up, .. } => {}
             FaultKind::Poison { kind, messages, lasts } => {
                 let (seed, plan) = (world.scenario.seed, world.plan.clone());
-                let (dialer, journal) = (world.dialer.clone(), world.journal.clone());
-                self.tasks.spawn(Poisoner { seed, fault, kind, messages, lasts, plan, dialer, journal }.run());
+                let (access, journal) = (world.access.clone(), world.journal.clone());
+                self.tasks.spawn(Poisoner { seed, fault, kind, messages, lasts, plan, access, journal }.run());
             }
             FaultKind::Reboot { share, down } => world.fleet.order(fault, share, Order::Reboot(down)).await,
             FaultKind::Wipe { share, down } => world.fleet.order(fault, share, Order::Wipe(down)).await,
@@ -85,6 +86,17 @@ impl Breaker {
             }
             FaultKind::Disconnect { share, lasts } => {
                 world.fleet.order(fault, share, Order::Disconnect(lasts)).await;
+            }
+            FaultKind::Kill { part, index, .. } if !world.target.brings(part) => {
+                by_hook(fault, Hook::Kill(part), Hook::Start(part), index, &world).await?;
+                self.read_soon(part, &world);
+            }
+            FaultKind::Pause { part, index, .. } if !world.target.brings(part) => {
+                by_hook(fault, Hook::Pause(part), Hook::Resume(part), index, &world).await?;
+                self.read_soon(part, &world);
+            }
+            FaultKind::CutLink { .. } if world.target.proxy().is_err() => {
+                by_hook(fault, Hook::CutLink, Hook::MendLink, 0, &world).await?;
             }
             FaultKind::Kill { part, index, .. } => {
                 let process = Process { part, index };
@@ -102,12 +114,14 @@ impl Breaker {
                 world.processes.order(process, &ChildOrder::PanicWriter(times)).await?;
             }
             FaultKind::CutLink { .. } => {
-                self.traffic.insert(fault, world.target.proxy().traffic());
-                world.target.proxy().cut();
+                let proxy = world.target.proxy()?;
+                self.traffic.insert(fault, proxy.traffic());
+                proxy.cut();
             }
             FaultKind::SlowLink { bytes_per_s, .. } => {
-                self.traffic.insert(fault, world.target.proxy().traffic());
-                world.target.proxy().slow(Pace { bytes_per_second: Some(bytes_per_s), ..Pace::default() });
+                let proxy = world.target.proxy()?;
+                self.traffic.insert(fault, proxy.traffic());
+                proxy.slow(Pace { bytes_per_second: Some(bytes_per_s), ..Pace::default() });
             }
             FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => {
                 if let Some(order) = limit(&world.scenario.faults[fault].kind) {
@@ -123,6 +137,10 @@ impl Breaker {
     /// Ends fault number `fault`.
     pub(super) async fn end(&mut self, fault: usize, world: World<'_>) -> anyhow::Result<()> {
         match world.scenario.faults[fault].kind {
+            FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } if !world.target.brings(part) => {
+                world.hooks.end(fault).await
+            }
+            FaultKind::CutLink { .. } if world.target.proxy().is_err() => world.hooks.end(fault).await,
             FaultKind::Kill { part, index, .. } => {
                 let process = Process { part, index };
                 let ended = &world.scenario.faults[fault];
@@ -134,14 +152,16 @@ impl Breaker {
             }
             FaultKind::Pause { part, index, .. } => world.processes.resume(Process { part, index }),
             FaultKind::CutLink { .. } => {
-                let times = self.passed(fault, &world, |traffic| traffic.cut);
-                world.target.proxy().restore();
+                let proxy = world.target.proxy()?;
+                let times = self.passed(fault, proxy, |traffic| traffic.cut);
+                proxy.restore();
                 world.journal.enter(What::FaultActed { fault, times }).await;
                 Ok(())
             }
             FaultKind::SlowLink { .. } => {
-                let times = self.passed(fault, &world, |traffic| traffic.bytes);
-                world.target.proxy().restore();
+                let proxy = world.target.proxy()?;
+                let times = self.passed(fault, proxy, |traffic| traffic.bytes);
+                proxy.restore();
                 world.journal.enter(What::FaultActed { fault, times }).await;
                 Ok(())
             }
@@ -180,9 +200,9 @@ impl Breaker {
     }
 
     /// What has passed the link since fault number `fault` began.
-    fn passed(&mut self, fault: usize, world: &World<'_>, of: impl Fn(Traffic) -> u64) -> u64 {
+    fn passed(&mut self, fault: usize, proxy: &Proxy, of: impl Fn(Traffic) -> u64) -> u64 {
         let before = self.traffic.remove(&fault).unwrap_or_default();
-        of(world.target.proxy().traffic()).saturating_sub(of(before))
+        of(proxy.traffic()).saturating_sub(of(before))
     }
 
     /// Reads the store at once, while a registry is down: what it had committed must be there already.
@@ -192,6 +212,13 @@ impl Breaker {
             self.tasks.spawn(async move { read_now.read().await });
         }
     }
+}
+
+/// Begins a fault of what is not the harness's own.
+async fn by_hook(fault: usize, hook: Hook, end: Hook, index: u8, world: &World<'_>) -> anyhow::Result<()> {
+    world.hooks.begin(fault, hook, end, index).await?;
+    world.journal.enter(What::FaultActed { fault, times: 1 }).await;
+    Ok(())
 }
 
 /// Kills all registries and takes their store and their group away.
@@ -217,9 +244,7 @@ async fn renew_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
             world.processes.order(process, order).await?;
         }
     }
-    let (number, kafka) = (world.target.incarnation(), world.target.kafka());
-    let (url, group) = (world.target.store_url(), world.target.group(world.scenario));
-    world.primary.back(Incarnation::open(number, &kafka, &url, &group).await?).await;
+    world.primary.back(Incarnation::open(world.target, world.scenario, world.plan).await?).await;
     Ok(())
 }
 
@@ -233,8 +258,8 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let group = Stack::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
-    let url = world.target.consumer_store_url(consumer).parse().context("parsing the URL of its store")?;
-    let store = Database::open(&url, Access::Read).await.context("opening its store for reading")?;
+    let url = world.target.consumer_store(consumer).full_url().context("parsing the URL of its store")?;
+    let store = Database::open(&url, store::Access::Read).await.context("opening its store for reading")?;
     world.observers.spawn(observe::consumer::watch(consumer, store, world.clock.clone(), world.journal.clone()));
     Ok(())
 }

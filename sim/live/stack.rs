@@ -1,7 +1,7 @@
 //! What a run drives and breaks: MQTT broker, Kafka and a store, and how bridge and registry are set to reach them.
 //!
-//! The servers are embedded in this process or run in containers. Around either the harness has the same: a proxy between
-//! broker and bridges, a temporary directory, and a janitor, a child process that outlives this one and removes what is
+//! The servers are embedded in this process, run in containers, or are somebody's own. Around each the harness has the same: a proxy between
+//! broker and its own bridges, a temporary directory, and a janitor, a child process that outlives this one and removes what is
 //! left, however this one ended.
 
 use std::{
@@ -24,14 +24,23 @@ use tokio::sync::mpsc;
 #[cfg(feature = "containers")]
 use super::containers::Containers;
 use super::{
+    access::Access,
+    allowed,
     child::ChildConfig,
+    clean,
+    deployed::Deployed,
+    doctor,
     embedded::Embedded,
+    process::all_processes,
     proxy::{Observed, Proxy},
 };
 use crate::{
+    check::Observable,
+    fleet::plan::Plan,
     history::Process,
     run::Target,
     scenario::{FaultKind, Part, ReadFrom, Scenario},
+    target::{Observe, Topics},
 };
 
 /// Connection attempts of the fleet at a time: the embedded broker's listen backlog of 128 takes no more than about 80.
@@ -49,16 +58,18 @@ pub(super) type Topic = (&'static str, u32);
 /// The servers of one run, and what the harness has around them.
 pub(super) struct Stack {
     servers: Servers,
-    proxy: Proxy,
+    /// Where bridges are the harness's own, and speak to the broker without TLS.
+    proxy: Option<Proxy>,
     directory: TempDir,
     /// How often store and group have been new.
     incarnation: AtomicU32,
-    /// Ends when this value is dropped, and cleans up after it.
-    _janitor: tokio::process::Child,
+    /// Ends when this value is dropped, and cleans up after it; none where there is no binary to run it.
+    _janitor: Option<tokio::process::Child>,
 }
 
 enum Servers {
     Embedded(Box<Embedded>),
+    Deployed(Box<Deployed>),
     #[cfg(feature = "containers")]
     Containers(Box<Containers>),
 }
@@ -66,27 +77,36 @@ enum Servers {
 impl Stack {
     /// Starts servers and proxy. Bridge and registry are not started yet.
     pub(super) async fn start(
-        target: Target,
+        target: &Target,
         scenario: &Scenario,
-        binary: &Path,
+        binary: Option<&Path>,
     ) -> anyhow::Result<(Stack, mpsc::Receiver<Observed>)> {
         let directory =
             tempfile::Builder::new().prefix("fleetproof-").tempdir().context("making a temporary directory")?;
-        let janitor = janitor(binary, directory.path())?;
+        let janitor = binary.map(|binary| janitor(binary, directory.path())).transpose()?;
         let servers = Servers::start(target, &topics(scenario), directory.path()).await?;
         let (seen, observed) = mpsc::channel(OBSERVATIONS);
-        let proxy = Proxy::start(&servers.mqtt(), seen).await.context("starting the proxy before the bridges")?;
+        let proxy = match shows(target).wire {
+            true => Some(Proxy::start(&servers.mqtt(), seen).await.context("starting the proxy before the bridges")?),
+            false => None,
+        };
         let incarnation = AtomicU32::new(1);
         let stack = Stack { servers, proxy, directory, incarnation, _janitor: janitor };
         stack.servers.make_store(&stack.store_name()).await?;
         Ok((stack, observed))
     }
 
-    /// Whether every target can do such a fault.
+    /// Whether such a fault can be done on a target; `within` tells that bridge and registry are tasks of this process.
     ///
     /// # Errors
     /// Why it cannot.
-    pub(super) fn supports(fault: &FaultKind) -> Result<(), &'static str> {
+    pub(super) fn supports(target: &Target, within: bool, fault: &FaultKind) -> Result<(), String> {
+        if let Target::Deployed(deployment) = target {
+            allowed::can(deployment, fault)?;
+        }
+        if within && allowed::needs_a_process(target, fault) {
+            return Err("bridge and registry are part of this process: give the binary's path".to_owned());
+        }
         match fault {
             // The fleet does these itself, on any target.
             FaultKind::MissedUpdates { .. }
@@ -119,14 +139,87 @@ impl Stack {
         }
     }
 
-    /// Connects to the broker directly, as the fleet does.
-    pub(super) fn dialer(&self) -> anyhow::Result<Dialer> {
-        Ok(Dialer::new(self.servers.mqtt(), &Default::default())?.at_most(CONNECTS_AT_A_TIME))
+    /// How the fleet is let in by the broker, to which it connects directly.
+    pub(super) fn access(&self, plan: &Plan) -> anyhow::Result<Access> {
+        match &self.servers {
+            Servers::Deployed(deployed) => Access::of_deployment(&deployed.deployment, plan, CONNECTS_AT_A_TIME),
+            _ => {
+                let dialer = Dialer::new(self.servers.mqtt(), &Default::default())?;
+                Ok(Access::open(dialer.at_most(CONNECTS_AT_A_TIME)))
+            }
+        }
     }
 
     /// The link between broker and bridges.
-    pub(super) fn proxy(&self) -> &Proxy {
-        &self.proxy
+    ///
+    /// # Errors
+    /// If the harness is not on it, which rules its faults out.
+    pub(super) fn proxy(&self) -> anyhow::Result<&Proxy> {
+        self.proxy.as_ref().context("the harness is not on the wire between broker and bridges")
+    }
+
+    /// The processes that the harness starts.
+    pub(super) fn processes(&self, scenario: &Scenario) -> Vec<Process> {
+        let mut processes = all_processes(scenario);
+        processes.retain(|process| self.brings(process.part));
+        processes
+    }
+
+    /// Whether processes of a part are the harness's own.
+    pub(super) fn brings(&self, part: Part) -> bool {
+        match (&self.servers, part) {
+            (Servers::Deployed(deployed), Part::Bridge) => deployed.deployment.bring.bridge,
+            (Servers::Deployed(deployed), Part::Registry | Part::Consumer) => deployed.deployment.bring.registry,
+            (_, Part::Bridge | Part::Registry | Part::Consumer) => true,
+        }
+    }
+
+    /// Whether servers that are somebody's are as a run needs them; its own have said so themselves.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them.
+    pub(super) async fn is_there(&self) -> anyhow::Result<()> {
+        match &self.servers {
+            Servers::Deployed(deployed) => doctor::essentials(deployed).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves nothing that grows: the sessions of bridges that were brought.
+    pub(super) async fn leave(&self) -> anyhow::Result<()> {
+        match &self.servers {
+            Servers::Deployed(deployed) if deployed.deployment.bring.bridge => clean::drop_sessions(deployed).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what is there before the run is somebody else's.
+    pub(super) fn is_deployed(&self) -> bool {
+        matches!(self.servers, Servers::Deployed(_))
+    }
+
+    /// What the configurations of children leave out, as their environment.
+    pub(super) fn secrets(&self) -> Vec<(&'static str, config::Secret)> {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.secrets(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The topics to look at.
+    pub(super) fn topics(&self) -> Topics {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.deployment.kafka.topics.clone(),
+            _ => Topics::default(),
+        }
+    }
+
+    /// What of them is there.
+    pub(super) fn observe(&self) -> Observe {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.deployment.observe,
+            _ => Observe { dead_letters: true, commands: true },
+        }
     }
 
     /// Where the run keeps its files.
@@ -141,12 +234,20 @@ impl Stack {
 
     /// How clients reach Kafka.
     pub(super) fn kafka(&self) -> config::Kafka {
-        config::Kafka::at(self.servers.bootstrap())
+        self.servers.kafka()
     }
 
-    /// The store.
-    pub(super) fn store_url(&self) -> String {
-        self.servers.store_url(&self.store_name())
+    /// The store, with what lets its user in.
+    pub(super) fn store(&self) -> registry::StoreConfig {
+        self.servers.store(&self.store_name())
+    }
+
+    /// The view that is read in place of the reference's.
+    pub(super) fn view(&self) -> Option<&str> {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.deployment.store.view.as_deref(),
+            _ => None,
+        }
     }
 
     /// Number of the store and group that are in use; the first is 1.
@@ -192,8 +293,8 @@ impl Stack {
     }
 
     /// The store of consumer number `index`.
-    pub(super) fn consumer_store_url(&self, index: u8) -> String {
-        self.servers.store_url(&consumer_store(index))
+    pub(super) fn consumer_store(&self, index: u8) -> registry::StoreConfig {
+        self.servers.store(&consumer_store(index))
     }
 
     /// The consumer group of the registries.
@@ -203,13 +304,16 @@ impl Stack {
 
     fn bridge(&self, index: u8, scenario: &Scenario) -> bridge::Config {
         let pipeline = &scenario.pipeline;
-        let mqtt = self.proxy.endpoint();
-        let mqtt = config::Mqtt::at(format!("{}:{}", mqtt.host, mqtt.port));
+        let proxy = self.proxy.as_ref().map(Proxy::endpoint);
+        let mqtt = match &self.servers {
+            Servers::Deployed(deployed) => deployed.bridge_mqtt(proxy),
+            _ => config::Mqtt::at(address(proxy.unwrap_or(&self.servers.mqtt()))),
+        };
         let serve = (0..pipeline.shard_groups).filter(|group| group % pipeline.bridges == index).collect();
         bridge::Config {
             id: format!("bridge-{index}"),
             window: pipeline.bridge_window as usize,
-            shards: bridge::Shards { groups: pipeline.shard_groups, serve: Some(serve), ..Default::default() },
+            shards: bridge::Shards { groups: pipeline.shard_groups, serve: Some(serve), ..self.client_ids() },
             ..bridge::Config::between(mqtt, self.consuming(scenario))
         }
     }
@@ -219,6 +323,12 @@ impl Stack {
         let session_timeout = scenario.pipeline.session_timeout;
         let max_poll_interval = LEAST_POLL_INTERVAL.max(session_timeout);
         config::Kafka { session_timeout, max_poll_interval, ..self.kafka() }
+    }
+
+    /// On a broker that is somebody's the ids of this run alone, lest a bridge of his loses its sessions to ours.
+    fn client_ids(&self) -> bridge::Shards {
+        let Servers::Deployed(deployed) = &self.servers else { return bridge::Shards::default() };
+        bridge::Shards { client_prefix: deployed.bridge_prefix(), ..Default::default() }
     }
 
     /// A registry with a group and a store of its own, that says nothing to any RAE.
@@ -233,7 +343,7 @@ impl Stack {
             group: Stack::consumer_group(index),
             start,
             feedback: registry::Feedback { enabled: Some(false), ..registry.feedback },
-            store: registry::StoreConfig { url: self.consumer_store_url(index), ..registry.store },
+            store: self.consumer_store(index),
             ..registry
         }
     }
@@ -241,14 +351,18 @@ impl Stack {
     fn registry(&self, scenario: &Scenario, repair: bool) -> registry::Config {
         let pipeline = &scenario.pipeline;
         let defaults = registry::Config::reading(self.consuming(scenario));
-        let group = match self.incarnation() {
-            1 => defaults.group,
-            number => format!("{}-rebuilt-{number}", defaults.group),
+        let group = match (&self.servers, self.incarnation()) {
+            (Servers::Deployed(deployed), _) => deployed.deployment.kafka.group.clone(),
+            (_, 1) => defaults.group,
+            (_, number) => format!("{}-rebuilt-{number}", defaults.group),
         };
+        // What was there before the run is nobody's here.
+        let start = if self.is_deployed() { config::Start::Latest } else { defaults.start };
         registry::Config {
             group,
+            start,
             snapshot_period: scenario.fleet.snapshot_every,
-            store: registry::StoreConfig { url: self.store_url(), ..Default::default() },
+            store: self.store(),
             pipeline: registry::Pipeline {
                 batch_rows: pipeline.batch_rows as usize,
                 batch_wait: pipeline.batch_wait,
@@ -269,6 +383,18 @@ impl Stack {
     }
 }
 
+/// What can be seen on a target.
+pub(super) fn shows(target: &Target) -> Observable {
+    match target {
+        Target::Embedded | Target::Containers(_) => Observable::EVERYTHING,
+        Target::Deployed(deployment) => allowed::shows(deployment),
+    }
+}
+
+fn address(endpoint: &Endpoint) -> String {
+    format!("{}:{}", endpoint.host, endpoint.port)
+}
+
 fn consumer_store(index: u8) -> String {
     format!("consumer_{index}")
 }
@@ -284,12 +410,13 @@ fn topics(scenario: &Scenario) -> [Topic; 4] {
 }
 
 impl Servers {
-    async fn start(target: Target, topics: &[Topic], directory: &Path) -> anyhow::Result<Servers> {
+    async fn start(target: &Target, topics: &[Topic], directory: &Path) -> anyhow::Result<Servers> {
         match target {
             Target::Embedded => Ok(Servers::Embedded(Box::new(Embedded::start(topics, directory).await?))),
+            Target::Deployed(deployment) => Ok(Servers::Deployed(Box::new(Deployed::new((**deployment).clone())?))),
             #[cfg(feature = "containers")]
             Target::Containers(product) => {
-                Ok(Servers::Containers(Box::new(Containers::start(product, topics, directory).await?)))
+                Ok(Servers::Containers(Box::new(Containers::start(*product, topics, directory).await?)))
             }
             #[cfg(not(feature = "containers"))]
             Target::Containers(_) => {
@@ -301,24 +428,28 @@ impl Servers {
     fn mqtt(&self) -> Endpoint {
         match self {
             Servers::Embedded(embedded) => embedded.mqtt(),
+            Servers::Deployed(deployed) => deployed.mqtt(),
             #[cfg(feature = "containers")]
             Servers::Containers(containers) => containers.mqtt(),
         }
     }
 
-    fn bootstrap(&self) -> String {
+    fn kafka(&self) -> config::Kafka {
         match self {
-            Servers::Embedded(embedded) => embedded.bootstrap(),
+            Servers::Embedded(embedded) => config::Kafka::at(embedded.bootstrap()),
+            Servers::Deployed(deployed) => deployed.kafka(),
             #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.bootstrap(),
+            Servers::Containers(containers) => config::Kafka::at(containers.bootstrap()),
         }
     }
 
-    fn store_url(&self, name: &str) -> String {
+    fn store(&self, name: &str) -> registry::StoreConfig {
+        let at = |url| registry::StoreConfig { url, ..Default::default() };
         match self {
-            Servers::Embedded(embedded) => embedded.store_url(name),
+            Servers::Embedded(embedded) => at(embedded.store_url(name)),
+            Servers::Deployed(deployed) => deployed.store(),
             #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.store_url(name),
+            Servers::Containers(containers) => at(containers.store_url(name)),
         }
     }
 
@@ -326,6 +457,8 @@ impl Servers {
     async fn make_store(&self, name: &str) -> anyhow::Result<()> {
         match self {
             Servers::Embedded(_) => Ok(()),
+            // It is there, and stays.
+            Servers::Deployed(_) => Ok(()),
             #[cfg(feature = "containers")]
             Servers::Containers(containers) => containers.make_store(name).await,
         }
@@ -334,6 +467,7 @@ impl Servers {
     async fn remove_store(&self, name: &str) -> anyhow::Result<()> {
         match self {
             Servers::Embedded(embedded) => embedded.remove_store(name),
+            Servers::Deployed(_) => anyhow::bail!("a store that is somebody's is never removed"),
             #[cfg(feature = "containers")]
             Servers::Containers(containers) => containers.remove_store(name).await,
         }
