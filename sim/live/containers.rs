@@ -3,6 +3,7 @@
 //! All carry the label [`LABEL`] with the run's directory as its value. Dropping the value removes them; where this
 //! process was killed, its janitor does, which finds the label in [`LABEL_FILE`].
 
+mod alone;
 mod docker;
 mod images;
 mod kafka;
@@ -19,6 +20,7 @@ use self::store::Database;
 use super::stack::Topic;
 use crate::run::StoreProduct;
 
+pub use alone::{Alone, NotAlone, Product};
 pub(super) use docker::remove_all;
 
 /// Label of every container of a run.

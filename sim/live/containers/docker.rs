@@ -127,12 +127,21 @@ fn unreachable(error: Error) -> DockerError {
 
 /// Removes every container of the run in `directory`, where it had any: for the janitor. What cannot be removed stays.
 pub(crate) async fn remove_all(directory: &Path) {
-    let Ok(label) = std::fs::read_to_string(directory.join(LABEL_FILE)) else { return };
+    let Ok(of_run) = std::fs::read_to_string(directory.join(LABEL_FILE)) else { return };
+    remove_where(|label| label == of_run).await;
+}
+
+/// Removes every container of ours whose label is such a one. What cannot be removed stays.
+pub(super) async fn remove_where(is_one: impl Fn(&str) -> bool) {
     let Ok(engine) = bollard::Docker::connect_with_defaults() else { return };
-    let of_run = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={label}")])]);
-    let all = ListContainersOptionsBuilder::default().all(true).filters(&of_run).build();
+    let ours = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
+    let all = ListContainersOptionsBuilder::default().all(true).filters(&ours).build();
     let Ok(containers) = engine.list_containers(Some(all)).await else { return };
-    for id in containers.into_iter().filter_map(|container| container.id) {
+    let labelled = containers.into_iter().filter(|one| {
+        let label = one.labels.as_ref().and_then(|labels| labels.get(LABEL));
+        label.is_some_and(|label| is_one(label))
+    });
+    for id in labelled.filter_map(|container| container.id) {
         let whole = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let _removed_already = engine.remove_container(&id, Some(whole)).await;
     }

@@ -26,10 +26,20 @@ pub(super) struct Kafka {
 }
 
 pub(super) async fn start(docker: &Docker, topics: &[Topic]) -> anyhow::Result<Kafka> {
+    let (port, container) = serve(docker, None).await?;
+    let bootstrap = format!("127.0.0.1:{port}");
+    make_topics(&bootstrap, topics).await?;
+    Ok(Kafka { bootstrap, container })
+}
+
+/// A broker without topics, and its port; clients are told to come to `advertised_port`, if something stands before it.
+pub(super) async fn serve(
+    docker: &Docker,
+    advertised_port: Option<u16>,
+) -> anyhow::Result<(u16, ContainerAsync<GenericImage>)> {
     // Clients go where the broker says that it is: the port must be known before it starts.
     let port = Port::free(9092).context("looking for a free port for Kafka")?;
-    let bootstrap = format!("127.0.0.1:{}", port.outside);
-    let advertised = format!("PLAINTEXT://{bootstrap}");
+    let advertised = format!("PLAINTEXT://127.0.0.1:{}", advertised_port.unwrap_or(port.outside));
     let environment = [
         ("KAFKA_NODE_ID", "1"),
         ("KAFKA_PROCESS_ROLES", "broker,controller"),
@@ -58,8 +68,7 @@ pub(super) async fn start(docker: &Docker, topics: &[Topic]) -> anyhow::Result<K
             )
         })
         .await?;
-    make_topics(&bootstrap, topics).await?;
-    Ok(Kafka { bootstrap, container })
+    Ok((port.outside, container))
 }
 
 async fn make_topics(bootstrap: &str, topics: &[Topic]) -> anyhow::Result<()> {

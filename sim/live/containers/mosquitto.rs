@@ -24,20 +24,36 @@ max_packet_size 2097152
 set_tcp_nodelay true
 ";
 
+/// Where access lists go, in the container.
+const ACCESS_FILE: &str = "/mosquitto/config/access";
+
 pub(super) struct Mosquitto {
     pub(super) endpoint: Endpoint,
     pub(super) container: ContainerAsync<GenericImage>,
 }
 
 pub(super) async fn start(docker: &Docker) -> anyhow::Result<Mosquitto> {
+    let (port, container) = serve(docker, None).await?;
+    Ok(Mosquitto { endpoint: Endpoint { host: "127.0.0.1".to_owned(), port, tls: false }, container })
+}
+
+/// A broker and its port; with access lists, if any are given.
+pub(super) async fn serve(
+    docker: &Docker,
+    access: Option<String>,
+) -> anyhow::Result<(u16, ContainerAsync<GenericImage>)> {
     let port = Port::free(1883).context("looking for a free port for Mosquitto")?;
     let container = docker
         .start(&MOSQUITTO, port, |image| {
-            image
-                .with_wait_for(WaitFor::message_on_either_std(" running"))
-                .with_copy_to("/mosquitto/config/mosquitto.conf", CONFIG.as_bytes().to_vec())
+            let request = image.with_wait_for(WaitFor::message_on_either_std(" running"));
+            let config = "/mosquitto/config/mosquitto.conf";
+            match access {
+                None => request.with_copy_to(config, CONFIG.as_bytes().to_vec()),
+                Some(access) => request
+                    .with_copy_to(config, format!("{CONFIG}acl_file {ACCESS_FILE}\n").into_bytes())
+                    .with_copy_to(ACCESS_FILE, access.into_bytes()),
+            }
         })
         .await?;
-    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: port.outside, tls: false };
-    Ok(Mosquitto { endpoint, container })
+    Ok((port.outside, container))
 }
