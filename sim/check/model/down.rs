@@ -351,8 +351,8 @@ fn holds_the_way_down(kind: &FaultKind) -> bool {
         | FaultKind::Pause { part: Part::Bridge, .. }
         | FaultKind::CutLink { .. }
         | FaultKind::SlowLink { .. } => true,
-        FaultKind::Kill { part: Part::Registry | Part::Consumer, .. }
-        | FaultKind::Pause { part: Part::Registry | Part::Consumer, .. }
+        FaultKind::Kill { part: Part::Registry | Part::Consumer | Part::Baseline, .. }
+        | FaultKind::Pause { part: Part::Registry | Part::Consumer | Part::Baseline, .. }
         | FaultKind::MissedUpdates { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }
