@@ -11,6 +11,7 @@ pub mod verdict;
 
 mod acknowledged;
 mod attributes;
+mod before_after;
 mod bound;
 mod bounds;
 mod commands;
@@ -32,6 +33,7 @@ mod provenance;
 mod reconstruction;
 mod repair_ratio;
 mod round_trip;
+mod scale_out;
 mod staleness;
 mod start_position;
 mod tally;
@@ -113,6 +115,8 @@ enum Check {
     Presence(presence::Presence),
     RepairRatio(repair_ratio::RepairRatio),
     Reconstruction(Box<reconstruction::Reconstruction>),
+    BeforeAfter(before_after::BeforeAfter),
+    ScaleOut(scale_out::ScaleOut),
     Generator(generator::Generator),
 }
 
@@ -197,6 +201,8 @@ impl Check {
             CheckId::C20 => Check::Presence(presence::Presence::new()),
             CheckId::C21 => Check::RepairRatio(repair_ratio::RepairRatio::new()),
             CheckId::C22 => Check::Reconstruction(Box::default()),
+            CheckId::C23 => Check::BeforeAfter(before_after::BeforeAfter::new()),
+            CheckId::C24 => Check::ScaleOut(scale_out::ScaleOut::new()),
             CheckId::Generator => Check::Generator(generator::Generator::new()),
         }
     }
@@ -218,6 +224,7 @@ impl Check {
             Check::Lease(check) => check.observe(models, entry),
             Check::Presence(check) => check.observe(models, entry),
             Check::Reconstruction(check) => check.observe(models, entry),
+            Check::ScaleOut(check) => check.observe(models, entry),
             Check::Generator(check) => check.observe(models, entry),
             // These are judged from the models and the figures alone.
             Check::Acknowledged(_)
@@ -225,7 +232,8 @@ impl Check {
             | Check::Conservation(_)
             | Check::Commands(_)
             | Check::RoundTrip(_)
-            | Check::RepairRatio(_) => {}
+            | Check::RepairRatio(_)
+            | Check::BeforeAfter(_) => {}
         }
     }
 
@@ -260,6 +268,8 @@ impl Check {
             Check::Presence(check) => check.finish(),
             Check::RepairRatio(check) => check.finish(models, figures),
             Check::Reconstruction(check) => check.finish(models),
+            Check::BeforeAfter(check) => check.finish(models, figures),
+            Check::ScaleOut(check) => check.finish(models),
             Check::Generator(check) => check.finish(models, fates),
         }
     }

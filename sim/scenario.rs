@@ -113,6 +113,8 @@ pub struct Pipeline {
     /// How long a gap may wait for what is missing before that.
     #[serde(serialize_with = "as_text")]
     pub gap_wait: Duration,
+    /// Whether a baseline consumer, which does what not to do, reads the same log into a store of its own.
+    pub baseline: bool,
 }
 
 /// One stretch of load.
@@ -174,6 +176,23 @@ pub struct Checks {
     pub command_p99: Option<Duration>,
     /// Median time in which a snapshot healed what was missed under active repair, as a part of that without.
     pub repair_ratio: Option<f64>,
+    /// After the number of processes changed: consumption is back at the rate of publication within this.
+    #[serde(serialize_with = "as_text")]
+    pub scaled_within: Duration,
+    /// What the comparison with the baseline must show.
+    pub before_after: Option<BeforeAfter>,
+}
+
+/// What a comparison of the registries with the baseline consumer must show, beside a quiet lag of the registries and a
+/// lag of the baseline that grows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct BeforeAfter {
+    /// The registries commit at least so many times less often per record, 1 to 1,000,000.
+    pub fewer_commits: f64,
+    /// In each quiet window the registries reflect as many records as are published, but for this part of them.
+    pub follows_within: f64,
+    /// The baseline shows at least so many devices wrong.
+    pub wrong_rows: u64,
 }
 
 impl Scenario {
@@ -202,6 +221,27 @@ impl Scenario {
         self.faults.iter().enumerate().filter_map(|(fault, Fault { kind, .. })| match *kind {
             FaultKind::NewConsumer { from } => Some((fault, from)),
             _ => None,
+        })
+    }
+
+    /// Number of processes of a part `at` from the begin of the load, whoever of them is down.
+    #[must_use]
+    pub fn processes_at(&self, part: Part, at: Duration) -> u8 {
+        self.processes_after(part, self.faults.partition_point(|fault| fault.at <= at))
+    }
+
+    /// The same, when so many of the faults have begun.
+    #[must_use]
+    pub fn processes_after(&self, part: Part, faults: usize) -> u8 {
+        let scaled = self.faults[..faults].iter().rev().find_map(|fault| match fault.kind {
+            FaultKind::Scale { part: of, to } if of == part => Some(to),
+            _ => None,
+        });
+        scaled.unwrap_or(match part {
+            Part::Bridge => self.pipeline.bridges,
+            Part::Registry => self.pipeline.registries,
+            Part::Consumer => self.consumers().count() as u8,
+            Part::Baseline => self.pipeline.baseline.into(),
         })
     }
 

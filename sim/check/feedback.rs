@@ -74,7 +74,12 @@ impl FeedbackBounds {
             }
             What::ProcessStarted(process) | What::ProcessEnded { process, .. } => process.part == Part::Registry,
             What::FaultBegan(fault) | What::FaultEnded(fault) => models.scenario.faults.get(*fault).is_some_and(|fault| {
-                matches!(fault.kind, FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } if part == Part::Registry)
+                matches!(
+                    fault.kind,
+                    FaultKind::Kill { part: Part::Registry, .. }
+                        | FaultKind::Pause { part: Part::Registry, .. }
+                        | FaultKind::Scale { part: Part::Registry, .. }
+                )
             }),
             _ => false,
         };

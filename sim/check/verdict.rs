@@ -61,6 +61,10 @@ pub enum CheckId {
     C21,
     /// Reconstruction.
     C22,
+    /// Before and after: the comparison with the baseline.
+    C23,
+    /// Scale-out.
+    C24,
     /// The generator kept its schedule and the harness its feet: else the run is invalid.
     Generator,
 }
@@ -71,7 +75,7 @@ pub enum CheckId {
 pub enum Class {
     /// C1 to C8, C15 and C16: an invariant.
     Safety,
-    /// C9 to C12 and C17 to C22: a promise.
+    /// C9 to C12 and C17 to C24: a promise.
     Liveness,
     /// About the harness itself.
     Validity,
@@ -146,7 +150,7 @@ fn seconds<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error
 
 impl CheckId {
     /// Every check, in the order of the catalogue.
-    pub const ALL: [CheckId; 22] = [
+    pub const ALL: [CheckId; 24] = [
         CheckId::C1,
         CheckId::C2,
         CheckId::C3,
@@ -168,6 +172,8 @@ impl CheckId {
         CheckId::C20,
         CheckId::C21,
         CheckId::C22,
+        CheckId::C23,
+        CheckId::C24,
         CheckId::Generator,
     ];
 
@@ -196,6 +202,8 @@ impl CheckId {
             CheckId::C20 => "presence",
             CheckId::C21 => "active repair",
             CheckId::C22 => "reconstruction",
+            CheckId::C23 => "before and after",
+            CheckId::C24 => "scale-out",
             CheckId::Generator => "generator",
         }
     }
@@ -224,7 +232,9 @@ impl CheckId {
             | CheckId::C19
             | CheckId::C20
             | CheckId::C21
-            | CheckId::C22 => Class::Liveness,
+            | CheckId::C22
+            | CheckId::C23
+            | CheckId::C24 => Class::Liveness,
             CheckId::Generator => Class::Validity,
         }
     }

@@ -11,7 +11,10 @@ use dmp_service::{bridge, registry, store};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::faulty_store::{Brake, FaultyStore};
+use super::{
+    baseline,
+    faulty_store::{Brake, FaultyStore},
+};
 use crate::history::StoreLimit;
 
 /// What a child is to be.
@@ -22,6 +25,8 @@ pub(super) enum ChildConfig {
     Bridge(bridge::Config),
     /// A registry.
     Registry(registry::Config),
+    /// The baseline consumer: what not to do.
+    Baseline(baseline::Config),
 }
 
 /// An order to a child, one JSON line each.
@@ -72,12 +77,13 @@ fn tell_slowed(limit: StoreLimit) {
 /// # Errors
 /// If the configuration cannot be read, the part cannot start, or it ends by itself.
 pub async fn child_process(config: &Path) -> anyhow::Result<()> {
+    let ended = dmp_service::program::signals()?;
     let text = std::fs::read(config).with_context(|| format!("reading {}", config.display()))?;
     match serde_json::from_slice(&text).with_context(|| format!("parsing {}", config.display()))? {
         ChildConfig::Bridge(config) => {
             let running = bridge::start(config).await?;
             println!("{READY}{}", running.http());
-            running.until(orders(|_| {})).await
+            running.until(told(ended, |_| {})).await
         }
         ChildConfig::Registry(config) => {
             let url = config.store.url.parse().context("parsing the store's URL")?;
@@ -91,8 +97,27 @@ pub async fn child_process(config: &Path) -> anyhow::Result<()> {
                 ChildOrder::PanicWriter(times) => faults.panic_writer(times),
                 ChildOrder::Stop => {}
             };
-            running.until(orders(obey)).await
+            running.until(told(ended, obey)).await
         }
+        ChildConfig::Baseline(config) => {
+            let brake = Brake::new(tell_slowed);
+            let baseline = baseline::start(config, brake.clone()).await?;
+            println!("{READY}{}", baseline.http());
+            let obey = |order| match order {
+                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
+                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
+                ChildOrder::PanicWriter(_) | ChildOrder::Stop => {}
+            };
+            baseline.until(told(ended, obey)).await
+        }
+    }
+}
+
+/// Ends at SIGTERM, or when ordered to stop.
+async fn told(ended: impl Future<Output = ()>, obey: impl FnMut(ChildOrder)) {
+    tokio::select! {
+        () = ended => {}
+        () = orders(obey) => {}
     }
 }
 

@@ -94,6 +94,7 @@ impl Breaker {
                 world.journal.enter(What::FaultActed { fault, times: 1 }).await;
                 self.read_soon(part, &world);
             }
+            FaultKind::Scale { part, to } => scale(fault, part, to, world).await?,
             FaultKind::StageFailure { index, times } => {
                 let process = Process { part: Part::Registry, index };
                 world.processes.order(process, &ChildOrder::PanicWriter(times)).await?;
@@ -108,7 +109,7 @@ impl Breaker {
             }
             FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => {
                 if let Some(order) = limit(&world.scenario.faults[fault].kind) {
-                    world.processes.order_running(Part::Registry, &order).await?;
+                    order_writers(world, &order).await?;
                 }
             }
             FaultKind::WipeStore { .. } => wipe_store(fault, world).await?,
@@ -118,16 +119,12 @@ impl Breaker {
     }
 
     /// Ends fault number `fault`.
-    pub(super) async fn end(&mut self, fault: usize, world: World<'_>) -> anyhow::Result<()> {
+    pub(super) async fn end(&mut self, fault: usize, mut world: World<'_>) -> anyhow::Result<()> {
         match world.scenario.faults[fault].kind {
             FaultKind::Kill { part, index, .. } => {
                 let process = Process { part, index };
                 let ended = &world.scenario.faults[fault];
-                let repair = world.scenario.repairs_at(ended.at + ended.kind.lasts());
-                let config = world.target.child(process, world.scenario, repair);
-                world.processes.start(process, &config).await?;
-                // A registry is started without the limits of faults that still hold: they are given again.
-                reapply(fault, world).await
+                start(process, ended.at + ended.kind.lasts(), &mut world).await
             }
             FaultKind::Pause { part, index, .. } => world.processes.resume(Process { part, index }),
             FaultKind::CutLink { .. } => {
@@ -142,10 +139,8 @@ impl Breaker {
                 world.journal.enter(What::FaultActed { fault, times }).await;
                 Ok(())
             }
-            FaultKind::ThrottledStore { .. } => {
-                world.processes.order_running(Part::Registry, &ChildOrder::Throttle(None)).await
-            }
-            FaultKind::SlowStore { .. } => world.processes.order_running(Part::Registry, &ChildOrder::Delay(0)).await,
+            FaultKind::ThrottledStore { .. } => order_writers(world, &ChildOrder::Throttle(None)).await,
+            FaultKind::SlowStore { .. } => order_writers(world, &ChildOrder::Delay(0)).await,
             FaultKind::WipeStore { .. } => renew_store(fault, world).await,
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
@@ -163,6 +158,7 @@ impl Breaker {
             | FaultKind::Move { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. }
+            | FaultKind::Scale { .. }
             | FaultKind::StageFailure { .. }
             | FaultKind::NewConsumer { .. } => Ok(()),
         }
@@ -191,9 +187,17 @@ impl Breaker {
     }
 }
 
+/// Gives an order to the registries, and to the baseline beside them: both write under the same limits.
+async fn order_writers(world: World<'_>, order: &ChildOrder) -> anyhow::Result<()> {
+    for part in [Part::Registry, Part::Baseline] {
+        world.processes.order_running(part, order).await?;
+    }
+    Ok(())
+}
+
 /// Kills all registries and takes their store and their group away.
 async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
-    for index in 0..world.scenario.pipeline.registries {
+    for index in 0..world.scenario.processes_at(Part::Registry, world.scenario.faults[fault].at) {
         world.processes.kill(Process { part: Part::Registry, index }).await?;
     }
     world.target.renew().await?;
@@ -203,16 +207,11 @@ async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
 }
 
 /// Starts all registries again, as a new group with an empty store.
-async fn renew_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
+async fn renew_store(fault: usize, mut world: World<'_>) -> anyhow::Result<()> {
     let ended = &world.scenario.faults[fault];
     let now = ended.at + ended.kind.lasts();
-    let (limits, repair) = (limits_at(&world.scenario.faults, now).collect::<Vec<_>>(), world.scenario.repairs_at(now));
-    for index in 0..world.scenario.pipeline.registries {
-        let process = Process { part: Part::Registry, index };
-        world.processes.start(process, &world.target.child(process, world.scenario, repair)).await?;
-        for order in &limits {
-            world.processes.order(process, order).await?;
-        }
+    for index in 0..world.scenario.processes_at(Part::Registry, now) {
+        start(Process { part: Part::Registry, index }, now, &mut world).await?;
     }
     let (number, kafka) = (world.target.incarnation(), world.target.kafka());
     let (url, group) = (world.target.store_url(), world.target.group(world.scenario));
@@ -226,7 +225,7 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let consumer = u8::try_from(place)?;
     let process = Process { part: Part::Consumer, index: consumer };
     world.target.make_consumer_store(consumer).await?;
-    world.processes.start(process, &world.target.child(process, world.scenario, false)).await?;
+    world.processes.start(process, &world.target.child(process, world.scenario, world.scenario.faults[fault].at)).await?;
     let group = Stack::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
@@ -236,12 +235,36 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives a registry that was started in mid-run the limits that hold then.
-async fn reapply(fault: usize, world: World<'_>) -> anyhow::Result<()> {
-    let ended = &world.scenario.faults[fault];
-    let FaultKind::Kill { part: Part::Registry, index, .. } = ended.kind else { return Ok(()) };
-    for order in limits_at(&world.scenario.faults, ended.at + ended.kind.lasts()) {
-        world.processes.order(Process { part: Part::Registry, index }, &order).await?;
+/// Starts or stops processes of a part until there are as many as fault number `fault` says.
+async fn scale(fault: usize, part: Part, to: u8, mut world: World<'_>) -> anyhow::Result<()> {
+    let (scenario, now) = (world.scenario, world.scenario.faults[fault].at);
+    let before = scenario.processes_after(part, fault);
+    for index in before..to {
+        start(Process { part, index }, now, &mut world).await?;
+    }
+    if part == Part::Bridge {
+        // Bridges learn at their start which shard groups are theirs, and take those of others over by their client ids.
+        // Whoever still serves a group that is another's now would take it back: so they follow at once.
+        for index in 0..before.min(to) {
+            let process = Process { part, index };
+            let config = world.target.child(process, scenario, now);
+            world.processes.restart(process, &config).await?;
+        }
+    }
+    for index in to..before {
+        world.processes.terminate(Process { part, index }).await?;
+    }
+    world.journal.enter(What::FaultActed { fault, times: 1 }).await;
+    Ok(())
+}
+
+/// Starts a process in mid-run; a registry is given the limits that hold then.
+async fn start(process: Process, now: Duration, world: &mut World<'_>) -> anyhow::Result<()> {
+    world.processes.start(process, &world.target.child(process, world.scenario, now)).await?;
+    if process.part == Part::Registry {
+        for order in limits_at(&world.scenario.faults, now) {
+            world.processes.order(process, &order).await?;
+        }
     }
     Ok(())
 }
@@ -277,6 +300,7 @@ fn limit(kind: &FaultKind) -> Option<ChildOrder> {
         | FaultKind::Disconnect { .. }
         | FaultKind::Kill { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Scale { .. }
         | FaultKind::StageFailure { .. }
         | FaultKind::CutLink { .. }
         | FaultKind::SlowLink { .. }

@@ -155,13 +155,19 @@ impl Processes {
 
     /// Lets a child drain and end, and starts it with another configuration.
     pub(super) async fn restart(&mut self, process: Process, config: &ChildConfig) -> anyhow::Result<()> {
+        self.terminate(process).await?;
+        self.start(process, config).await
+    }
+
+    /// SIGTERM: a child drains and ends; returns once it is gone.
+    pub(super) async fn terminate(&mut self, process: Process) -> anyhow::Result<()> {
         self.alive(process)?.meant.store(true, Ordering::Relaxed);
-        self.order(process, &ChildOrder::Stop).await?;
+        self.signal(process, Signal::SIGTERM)?;
         if let Some(running) = self.running.remove(&process) {
             let ended = tokio::time::timeout(STOP_WITHIN, running.ended).await;
             ended.with_context(|| format!("{} did not stop within {STOP_WITHIN:?}", name(process)))??;
         }
-        self.start(process, config).await
+        Ok(())
     }
 
     /// SIGSTOP; returns once the kernel shows it as stopped.
@@ -221,7 +227,7 @@ impl Processes {
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         // One that has ended by itself takes no order; its watcher has told.
         self.running.retain(|_, running| !running.ended.is_finished());
-        for part in [Part::Bridge, Part::Registry, Part::Consumer] {
+        for part in [Part::Bridge, Part::Registry, Part::Consumer, Part::Baseline] {
             for running in self.running.values() {
                 running.meant.store(true, Ordering::Relaxed);
             }
@@ -282,7 +288,9 @@ impl Processes {
 /// The processes of a scenario: registries first, so that bridges find their topics consumed.
 pub(super) fn all_processes(scenario: &Scenario) -> Vec<Process> {
     let of = |part, count| (0..count).map(move |index| Process { part, index });
-    of(Part::Registry, scenario.pipeline.registries).chain(of(Part::Bridge, scenario.pipeline.bridges)).collect()
+    let pipeline = &scenario.pipeline;
+    let readers = of(Part::Registry, pipeline.registries).chain(of(Part::Baseline, pipeline.baseline.into()));
+    readers.chain(of(Part::Bridge, pipeline.bridges)).collect()
 }
 
 /// `bridge-0`.
@@ -291,6 +299,7 @@ pub(super) fn name(process: Process) -> String {
         Part::Bridge => "bridge",
         Part::Registry => "registry",
         Part::Consumer => "new-consumer",
+        Part::Baseline => "baseline",
     };
     format!("{part}-{}", process.index)
 }
@@ -368,6 +377,15 @@ mod tests {
             assert_eq!(error.to_string(), "registry-0 is not running: another fault has taken it down");
         }
         processes.order_running(Part::Registry, &ChildOrder::Delay(5)).await.expect("nobody is there to take it");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_told_to_end_is_waited_for_and_was_meant_to() {
+        let (mut processes, mut entries) = with_child("exec cat >/dev/null");
+        processes.terminate(REGISTRY).await.expect("it ends");
+        let ended = entries.recv().await.expect("told").what;
+        assert!(matches!(ended, What::ProcessEnded { process: REGISTRY, meant: true }), "{ended:?}");
+        assert!(processes.terminate(REGISTRY).await.expect_err("it is gone").is::<NotRunning>());
     }
 
     #[tokio::test]

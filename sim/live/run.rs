@@ -21,7 +21,7 @@ use super::{
     judge::{Judge, Standing},
     limits,
     observe::{
-        down, gauges, log, offsets, sample,
+        baseline, down, gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
     },
     primary::{Incarnation, Primary},
@@ -136,7 +136,7 @@ impl Run {
         let mut processes =
             Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone());
         for process in all_processes(&scenario) {
-            processes.start(process, &target.child(process, &scenario, scenario.repairs_at(Duration::ZERO))).await?;
+            processes.start(process, &target.child(process, &scenario, Duration::ZERO)).await?;
         }
         let kafka = target.kafka();
         let first = Incarnation::open(1, &kafka, &target.store_url(), &target.group(&scenario)).await?;
@@ -156,6 +156,9 @@ impl Run {
         };
         let (read_now, reading) = reader.start();
         observers.spawn(reading);
+        if scenario.pipeline.baseline {
+            observers.spawn(baseline::watch(baseline::Reader::open(&target.baseline(&scenario)).await?, journal.clone()));
+        }
         let dialer = Arc::new(target.dialer()?);
         Ok(Run {
             directory: Arc::new(Directory::new(plan.devices.len())),
@@ -298,7 +301,7 @@ impl Run {
                     self.journal.enter_at(entered, What::Phase { name, stage: Stage::Load }).await;
                     let wanted = self.scenario.phases[index].repair;
                     if std::mem::replace(&mut repair, wanted) != wanted {
-                        self.restart_registries(wanted).await?;
+                        self.restart_registries(at).await?;
                     }
                 }
                 Step::Edge(edge) => self.edge(&mut breaker, edge, fleet).await?,
@@ -328,10 +331,10 @@ impl Run {
     }
 
     /// Whether gaps are repaired is a setting of the registries: they drain, end, and start with the other one.
-    async fn restart_registries(&mut self, repair: bool) -> anyhow::Result<()> {
-        for index in 0..self.scenario.pipeline.registries {
+    async fn restart_registries(&mut self, at: Duration) -> anyhow::Result<()> {
+        for index in 0..self.scenario.processes_at(Part::Registry, at) {
             let process = Process { part: Part::Registry, index };
-            let config = self.target.child(process, &self.scenario, repair);
+            let config = self.target.child(process, &self.scenario, at);
             self.processes.restart(process, &config).await?;
         }
         Ok(())
@@ -424,6 +427,9 @@ impl Run {
                     if let Ok(reading) = gauges::read(*pid, *http).await {
                         if let Some(restarts) = reading.stage_restarts {
                             journal.enter(What::StageRestarts(*process, restarts)).await;
+                        }
+                        if let Some(commits) = reading.commits {
+                            journal.enter(What::Commits(*process, commits)).await;
                         }
                         self.sabotage_hits.saw(*pid, reading.sabotage_hits);
                         journal.enter(What::Gauges(*process, reading.gauges)).await;

@@ -1,6 +1,6 @@
 //! The embedded target alone, with bridge and registry, for anybody's MQTT and Kafka clients.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     clock::RunClock,
@@ -47,7 +47,7 @@ pub async fn up(scenario: Scenario, binary: PathBuf, ready: impl FnOnce(&Endpoin
         std::fs::create_dir(&logs)?;
         let mut processes = Processes::new(binary, target.directory(), &logs, None, journal);
         for process in all_processes(&scenario) {
-            processes.start(process, &target.child(process, &scenario, scenario.pipeline.repair)).await?;
+            processes.start(process, &target.child(process, &scenario, Duration::ZERO)).await?;
         }
         // What is published before a bridge has subscribed reaches nobody.
         processes.all_work().await?;

@@ -164,6 +164,13 @@ pub enum FaultKind {
         #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
+    /// From then on there are so many processes of a part: others are started, or told to drain and end.
+    Scale {
+        /// Which part.
+        part: Part,
+        /// How many there are from then on.
+        to: u8,
+    },
     /// The writer stage of a registry panics inside its process.
     StageFailure {
         /// Which registry process, from 0.
@@ -267,6 +274,9 @@ pub enum Part {
     /// Kafka to another store: a registry beside the others, which no fault can name.
     #[serde(skip)]
     Consumer,
+    /// Kafka to a store of its own, done wrong: what the registries are compared with. No fault can name it.
+    #[serde(skip)]
+    Baseline,
 }
 
 /// What becomes of a RAE that devices move away from.
@@ -314,7 +324,10 @@ impl FaultKind {
             FaultKind::Kill { back_after, .. } | FaultKind::WipeStore { back_after } => *back_after,
             FaultKind::ClockStep { lasts, .. } => lasts.unwrap_or_default(),
             FaultKind::Move { over, back_after, .. } => *over + back_after.unwrap_or_default(),
-            FaultKind::StageFailure { .. } | FaultKind::Gone { .. } | FaultKind::NewConsumer { .. } => Duration::ZERO,
+            FaultKind::StageFailure { .. }
+            | FaultKind::Gone { .. }
+            | FaultKind::Scale { .. }
+            | FaultKind::NewConsumer { .. } => Duration::ZERO,
         }
     }
 
@@ -336,6 +349,7 @@ impl FaultKind {
             | FaultKind::Disconnect { .. }
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
+            | FaultKind::Scale { .. }
             | FaultKind::StageFailure { .. }
             | FaultKind::CutLink { .. }
             | FaultKind::SlowLink { .. }
@@ -368,6 +382,7 @@ impl FaultKind {
             | FaultKind::Disconnect { .. }
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
+            | FaultKind::Scale { .. }
             | FaultKind::StageFailure { .. }
             | FaultKind::CutLink { .. }
             | FaultKind::SlowLink { .. }
@@ -400,6 +415,7 @@ impl FaultKind {
             FaultKind::Disconnect { .. } => "disconnect",
             FaultKind::Kill { .. } => "kill",
             FaultKind::Pause { .. } => "pause",
+            FaultKind::Scale { .. } => "scale",
             FaultKind::StageFailure { .. } => "stage_failure",
             FaultKind::CutLink { .. } => "cut_link",
             FaultKind::SlowLink { .. } => "slow_link",

@@ -67,6 +67,7 @@ pub(super) struct RawPipeline {
     pub(super) clean_every: Field<Length>,
     pub(super) repair: Field<bool>,
     pub(super) gap_wait: Field<Length>,
+    pub(super) baseline: Field<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +102,16 @@ pub(super) struct RawChecks {
     pub(super) lateness_at_most: Field<Length>,
     pub(super) command_p99: Field<AtMost<Length>>,
     pub(super) repair_ratio: Field<AtMost<Number>>,
+    pub(super) scaled_within: Field<Length>,
+    pub(super) before_after: Field<RawBeforeAfter>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBeforeAfter {
+    pub(super) fewer_commits: Field<Number>,
+    pub(super) follows_within: Field<Number>,
+    pub(super) wrong_rows: Field<Whole>,
 }
 
 /// `{ at_most = 20_000 }`.
@@ -131,6 +142,7 @@ pub(super) struct RawFault {
     pub(super) disconnect: Field<ShareLasts>,
     pub(super) kill: Field<RawKill>,
     pub(super) pause: Field<RawPause>,
+    pub(super) scale: Field<RawScale>,
     pub(super) stage_failure: Field<RawStageFailure>,
     pub(super) cut_link: Field<Lasts>,
     pub(super) slow_link: Field<RawSlowLink>,
@@ -243,6 +255,13 @@ pub(super) struct RawPause {
     pub(super) part: Field<Part>,
     pub(super) index: Field<Whole>,
     pub(super) lasts: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawScale {
+    pub(super) part: Field<Part>,
+    pub(super) to: Field<Whole>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -133,6 +133,20 @@ fn a_fault_has_one_known_kind_with_all_it_needs() {
 }
 
 #[test]
+fn a_comparison_without_a_baseline_or_one_of_its_limits_is_refused() {
+    let limits = |limits: &str| format!("before_after = {{ {limits} }}\nlag_peak");
+    let all = "fewer_commits = 100, follows_within = 0.05, wrong_rows = 1";
+    refused("lag_peak", &limits(all), 21, "checks.before_after", "runs no baseline");
+    let compared = CORRECT.replace("bridges = 2", "bridges = 2\nbaseline = true");
+    let with = |all: &str| compared.replace("lag_peak", &limits(all));
+    let found = problems(&with("fewer_commits = 0.5, follows_within = 0.05"), &[]);
+    let keys: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["checks.before_after.fewer_commits", "checks.before_after.wrong_rows"], "{found:?}");
+    let scenario = Scenario::from_text("test", &with(all), &[], None).unwrap_or_else(|error| panic!("{error}"));
+    assert!(scenario.pipeline.baseline && scenario.checks.before_after.is_some());
+}
+
+#[test]
 fn a_fault_that_could_do_nothing_or_harm_another_is_refused() {
     let kill = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }";
     let lossy = "qos0_loss = { share = 0.1, lasts = \"2s\" }";
@@ -231,6 +245,19 @@ fn two_faults_that_take_the_same_process_down_at_a_time_are_refused_at_the_later
         contradicts(("5s", first), ("6s", second), &key, "holds at that time");
         contradicts(("6s", first), ("5s", second), &key, "let one begin when the other is over");
     }
+}
+
+#[test]
+fn a_scale_that_changes_nothing_or_too_much_is_refused_and_so_is_a_fault_of_what_it_has_stopped() {
+    let kill = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }";
+    let scaled = |scale: &str| format!("{kill}\n[[fault]]\nat = \"burst + 8s\"\n{scale}");
+    refused(kill, &scaled("scale = { part = \"bridge\", to = 2 }"), 19, "fault[1].scale", "there are 2 by then");
+    refused(kill, &scaled("scale = { part = \"bridge\", to = 3 }"), 21, "fault[1].scale.to", "only 2 shard_groups");
+    refused(kill, &scaled("scale = { part = \"registry\", to = 17 }"), 21, "fault[1].scale.to", "from 1 to 16");
+    let within = scaled("scale = { part = \"bridge\", to = 1 }").replace("+ 8s", "+ 6s");
+    refused(kill, &within, 19, "fault[1].scale", "it holds what");
+    let gone = format!("scale = {{ part = \"bridge\", to = 1 }}\n[[fault]]\nat = \"burst + 6s\"\n{kill}");
+    refused(kill, &gone, 19, "fault[1].kill", "has been stopped");
 }
 
 #[test]

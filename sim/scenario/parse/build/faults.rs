@@ -14,7 +14,7 @@ use crate::scenario::{
     Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom, Scenario,
     parse::{
         moment::parse_moment,
-        raw::{Field, Number, RawClockDrift, RawClockStep, RawFault, RawMove, ShareDelayLasts, ShareLasts, Whole},
+        raw::{Field, Number, RawClockDrift, RawClockStep, RawFault, RawMove, RawScale, ShareDelayLasts, ShareLasts, Whole},
     },
     quantity::{Shift, show_duration},
 };
@@ -45,6 +45,7 @@ pub(super) fn faults(builder: &mut Builder<'_>, raw: Vec<Spanned<RawFault>>, sce
     }
     refuse_contradictions(builder, &faults);
     refuse_consumers(builder, &faults);
+    refuse_counts(builder, &faults, scenario);
     let mut faults: Vec<_> = faults.into_iter().map(|(_, _, fault)| fault).collect();
     faults.sort_by_key(|fault| fault.at);
     faults
@@ -60,6 +61,33 @@ fn refuse_consumers(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)])
             what,
             "each is a process with a store of its own: fewer",
         );
+    }
+}
+
+/// Follows the number of processes of each part through time: what changes nothing is refused, and what is to hit a process
+/// that is not there then.
+fn refuse_counts(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)], scenario: &Scenario) {
+    let mut in_time: Vec<_> = faults.iter().map(|(_, table, fault)| (table, fault)).collect();
+    in_time.sort_by_key(|(_, fault)| fault.at);
+    let mut counts = [(Part::Bridge, scenario.pipeline.bridges), (Part::Registry, scenario.pipeline.registries)];
+    for (table, Fault { kind, .. }) in in_time {
+        let (part, scaled, index) = match *kind {
+            FaultKind::Scale { part, to } => (part, Some(to), None),
+            FaultKind::Kill { part, index, .. } | FaultKind::Pause { part, index, .. } => (part, None, Some(index)),
+            FaultKind::StageFailure { index, .. } => (Part::Registry, None, Some(index)),
+            _ => continue,
+        };
+        let Some((_, count)) = counts.iter_mut().find(|(of, _)| *of == part) else { continue };
+        if scaled == Some(*count) {
+            let what = format!("there are {count} by then: this fault would do nothing");
+            builder.refuse(table.span(), table.key(kind.key()), what, "another number, or no such fault");
+        }
+        // Beyond what there is in the beginning is refused at the index.
+        if index.is_some_and(|index| index >= *count) && builder.is_sound(&table.key(kind.key())) {
+            let what = format!("there are {count} by then, counted from 0: the process has been stopped");
+            builder.refuse(table.span(), table.key(kind.key()), what, "a lower index, or an earlier time");
+        }
+        *count = scaled.unwrap_or(*count);
     }
 }
 
@@ -183,6 +211,7 @@ impl Reader<'_, '_> {
             let lasts = reader.builder.required_length(table, "lasts", raw.lasts, LASTS);
             FaultKind::Pause { part, index, lasts }
         });
+        self.one("scale", raw.scale, Self::scale);
         self.one("stage_failure", raw.stage_failure, |reader, table, raw| FaultKind::StageFailure {
             index: reader.index(table, Part::Registry, raw.index),
             times: reader.whole(table, "times", raw.times, STAGE_FAILURES),
@@ -333,12 +362,25 @@ impl Reader<'_, '_> {
         (part, self.index(table, part, index))
     }
 
+    fn scale(&mut self, table: &Table, raw: RawScale) -> FaultKind {
+        let part = self.builder.required(table, "part", raw.part, "part = \"bridge\" or \"registry\"");
+        let part = part.map_or(Part::Registry, Spanned::into_inner);
+        let span = raw.to.as_ref().map_or(table.span(), Spanned::span);
+        let to = self.whole(table, "to", raw.to, 1..=16) as u8;
+        let groups = self.scenario.pipeline.shard_groups;
+        if part == Part::Bridge && to > groups {
+            let what = format!("{to} bridges and only {groups} shard_groups: some would have nothing to do");
+            self.builder.refuse(span, table.key("to"), what, format!("1 to {groups}, or more shard_groups"));
+        }
+        FaultKind::Scale { part, to }
+    }
+
     /// The number of a process that exists.
     fn index(&mut self, table: &Table, part: Part, raw: Field<Whole>) -> u8 {
         let (processes, key) = match part {
             Part::Bridge => (self.scenario.pipeline.bridges, "bridges"),
             // The reader knows no third part.
-            Part::Registry | Part::Consumer => (self.scenario.pipeline.registries, "registries"),
+            Part::Registry | Part::Consumer | Part::Baseline => (self.scenario.pipeline.registries, "registries"),
         };
         let span = raw.as_ref().map(Spanned::span);
         let index = self.builder.whole(table, "index", raw, 0..=15, Fallback::Value(0)) as u8;
@@ -355,8 +397,8 @@ impl Reader<'_, '_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Process(Part, u8),
-    /// All processes of the registry, and their store.
-    Registries,
+    /// All processes of a part; of the registry also their store.
+    All(Part),
     Link,
     StoreRate,
     StoreDelay,
@@ -368,7 +410,8 @@ fn held(kind: &FaultKind) -> Option<Held> {
         FaultKind::CutLink { .. } | FaultKind::SlowLink { .. } => Some(Held::Link),
         FaultKind::ThrottledStore { .. } => Some(Held::StoreRate),
         FaultKind::SlowStore { .. } => Some(Held::StoreDelay),
-        FaultKind::WipeStore { .. } => Some(Held::Registries),
+        FaultKind::WipeStore { .. } => Some(Held::All(Part::Registry)),
+        FaultKind::Scale { part, .. } => Some(Held::All(part)),
         FaultKind::MissedUpdates { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }
@@ -412,6 +455,7 @@ fn needs(kind: &FaultKind) -> Option<Held> {
         | FaultKind::Disconnect { .. }
         | FaultKind::Kill { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Scale { .. }
         | FaultKind::CutLink { .. }
         | FaultKind::SlowLink { .. }
         | FaultKind::ThrottledStore { .. }
@@ -424,8 +468,9 @@ fn needs(kind: &FaultKind) -> Option<Held> {
 /// Whether two faults want the same.
 fn clash(one: Option<Held>, other: Option<Held>) -> bool {
     match (one, other) {
-        (Some(Held::Registries), Some(Held::Process(Part::Registry, _)))
-        | (Some(Held::Process(Part::Registry, _)), Some(Held::Registries)) => true,
+        (Some(Held::All(all)), Some(Held::Process(part, _))) | (Some(Held::Process(part, _)), Some(Held::All(all))) => {
+            all == part
+        }
         (Some(one), Some(other)) => one == other,
         (None, _) | (_, None) => false,
     }
