@@ -2,6 +2,7 @@
 //!
 //! [`run`] carries a scenario out on the embedded target; [`up`] starts the target alone, for anybody's clients.
 
+mod baseline;
 mod child;
 mod clock;
 #[cfg(feature = "containers")]

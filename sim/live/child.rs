@@ -11,7 +11,10 @@ use dmp_service::{bridge, registry, store};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::faulty_store::{Brake, FaultyStore};
+use super::{
+    baseline,
+    faulty_store::{Brake, FaultyStore},
+};
 use crate::history::StoreLimit;
 
 /// What a child is to be.
@@ -22,6 +25,8 @@ pub(super) enum ChildConfig {
     Bridge(bridge::Config),
     /// A registry.
     Registry(registry::Config),
+    /// The baseline consumer: what not to do.
+    Baseline(baseline::Config),
 }
 
 /// An order to a child, one JSON line each.
@@ -92,6 +97,17 @@ pub async fn child_process(config: &Path) -> anyhow::Result<()> {
                 ChildOrder::Stop => {}
             };
             running.until(orders(obey)).await
+        }
+        ChildConfig::Baseline(config) => {
+            let brake = Brake::new(tell_slowed);
+            let baseline = baseline::start(config, brake.clone()).await?;
+            println!("{READY}{}", baseline.http());
+            let obey = |order| match order {
+                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
+                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
+                ChildOrder::PanicWriter(_) | ChildOrder::Stop => {}
+            };
+            baseline.until(orders(obey)).await
         }
     }
 }

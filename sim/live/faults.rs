@@ -108,7 +108,7 @@ impl Breaker {
             }
             FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => {
                 if let Some(order) = limit(&world.scenario.faults[fault].kind) {
-                    world.processes.order_running(Part::Registry, &order).await?;
+                    order_writers(world, &order).await?;
                 }
             }
             FaultKind::WipeStore { .. } => wipe_store(fault, world).await?,
@@ -142,10 +142,8 @@ impl Breaker {
                 world.journal.enter(What::FaultActed { fault, times }).await;
                 Ok(())
             }
-            FaultKind::ThrottledStore { .. } => {
-                world.processes.order_running(Part::Registry, &ChildOrder::Throttle(None)).await
-            }
-            FaultKind::SlowStore { .. } => world.processes.order_running(Part::Registry, &ChildOrder::Delay(0)).await,
+            FaultKind::ThrottledStore { .. } => order_writers(world, &ChildOrder::Throttle(None)).await,
+            FaultKind::SlowStore { .. } => order_writers(world, &ChildOrder::Delay(0)).await,
             FaultKind::WipeStore { .. } => renew_store(fault, world).await,
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
@@ -189,6 +187,14 @@ impl Breaker {
             self.tasks.spawn(async move { read_now.read().await });
         }
     }
+}
+
+/// Gives an order to the registries, and to the baseline beside them: both write under the same limits.
+async fn order_writers(world: World<'_>, order: &ChildOrder) -> anyhow::Result<()> {
+    for part in [Part::Registry, Part::Baseline] {
+        world.processes.order_running(part, order).await?;
+    }
+    Ok(())
 }
 
 /// Kills all registries and takes their store and their group away.

@@ -21,7 +21,7 @@ use super::{
     judge::{Judge, Standing},
     limits,
     observe::{
-        down, gauges, log, offsets, sample,
+        baseline, down, gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
     },
     primary::{Incarnation, Primary},
@@ -156,6 +156,9 @@ impl Run {
         };
         let (read_now, reading) = reader.start();
         observers.spawn(reading);
+        if scenario.pipeline.baseline {
+            observers.spawn(baseline::watch(baseline::Reader::open(&target.baseline(&scenario)).await?, journal.clone()));
+        }
         let dialer = Arc::new(target.dialer()?);
         Ok(Run {
             directory: Arc::new(Directory::new(plan.devices.len())),
@@ -424,6 +427,9 @@ impl Run {
                     if let Ok(reading) = gauges::read(*pid, *http).await {
                         if let Some(restarts) = reading.stage_restarts {
                             journal.enter(What::StageRestarts(*process, restarts)).await;
+                        }
+                        if let Some(commits) = reading.commits {
+                            journal.enter(What::Commits(*process, commits)).await;
                         }
                         self.sabotage_hits.saw(*pid, reading.sabotage_hits);
                         journal.enter(What::Gauges(*process, reading.gauges)).await;

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 #[cfg(feature = "containers")]
 use super::containers::Containers;
 use super::{
+    baseline,
     child::ChildConfig,
     embedded::Embedded,
     proxy::{Observed, Proxy},
@@ -42,6 +43,9 @@ const OBSERVATIONS: usize = 4_096;
 
 /// Least time that a registry may take between two polls, as the Kafka client wants it: at least the session timeout.
 const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Group and store of the baseline consumer.
+const BASELINE: &str = "baseline";
 
 /// A topic and its number of partitions.
 pub(super) type Topic = (&'static str, u32);
@@ -79,6 +83,9 @@ impl Stack {
         let incarnation = AtomicU32::new(1);
         let stack = Stack { servers, proxy, directory, incarnation, _janitor: janitor };
         stack.servers.make_store(&stack.store_name()).await?;
+        if scenario.pipeline.baseline {
+            stack.servers.make_store(BASELINE).await?;
+        }
         Ok((stack, observed))
     }
 
@@ -188,6 +195,7 @@ impl Stack {
             Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, scenario)),
             Part::Registry => ChildConfig::Registry(self.registry(scenario, repair)),
             Part::Consumer => ChildConfig::Registry(self.consumer(process.index, scenario)),
+            Part::Baseline => ChildConfig::Baseline(self.baseline(scenario)),
         }
     }
 
@@ -238,6 +246,16 @@ impl Stack {
             feedback: registry::Feedback { enabled: Some(false), ..registry.feedback },
             store: registry::StoreConfig { url: self.consumer_store_url(index), ..registry.store },
             ..registry
+        }
+    }
+
+    /// The baseline consumer, with a group and a store of its own.
+    pub(super) fn baseline(&self, scenario: &Scenario) -> baseline::Config {
+        baseline::Config {
+            kafka: self.registry(scenario, false).kafka,
+            group: BASELINE.to_owned(),
+            store: self.servers.store_url(BASELINE),
+            snapshot_period: scenario.fleet.snapshot_every,
         }
     }
 

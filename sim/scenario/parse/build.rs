@@ -12,11 +12,11 @@ use toml::Spanned;
 pub(super) use builder::Builder;
 use builder::{Fallback, Table};
 
-use super::raw::{Field, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, RawScenario};
+use super::raw::{Field, RawBeforeAfter, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, RawScenario};
 use crate::{
     fleet::plan::CANARY_PACE,
     scenario::{
-        Canary, Checks, Fleet, Phase, Pipeline, Scenario,
+        BeforeAfter, Canary, Checks, Fleet, Phase, Pipeline, Scenario,
         quantity::{show_duration, show_whole},
     },
 };
@@ -42,6 +42,7 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
     let phases = phases(builder, raw.phase, pipeline.repair);
     let limits_commands =
         raw.checks.as_ref().and_then(|checks| checks.get_ref().command_p99.as_ref()).map(Spanned::span);
+    let compares = raw.checks.as_ref().and_then(|checks| checks.get_ref().before_after.as_ref()).map(Spanned::span);
     let checks = checks(builder, raw.checks);
     let mut scenario = Scenario {
         name: name.to_owned(),
@@ -59,6 +60,10 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
     if let Some(span) = limits_commands.filter(|_| scenario.commands.is_empty()) {
         let what = "there is nothing to measure: the scenario sends no commands".to_owned();
         builder.refuse(span, "checks.command_p99", what, "at least one [[command]], or no such limit");
+    }
+    if let Some(span) = compares.filter(|_| !scenario.pipeline.baseline) {
+        let what = "there is nothing to compare with: the scenario runs no baseline".to_owned();
+        builder.refuse(span, "checks.before_after", what, "baseline = true in [pipeline], or no such limit");
     }
     scenario
 }
@@ -135,6 +140,7 @@ fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>, snapshot_every: 
         clean_every: length("clean_every", raw.clean_every, 100 * MILLISECOND..=HOUR, 5 * SECOND),
         repair: raw.repair.is_none_or(Spanned::into_inner),
         gap_wait: length("gap_wait", raw.gap_wait, 100 * MILLISECOND..=HOUR, (2 * SECOND).min(snapshot_every / 2)),
+        baseline: raw.baseline.is_some_and(Spanned::into_inner),
     };
     if pipeline.gap_wait >= snapshot_every {
         let what = "a snapshot would come before it is asked for".to_owned();
@@ -233,6 +239,18 @@ fn checks(builder: &mut Builder<'_>, raw: Field<RawChecks>) -> Checks {
         ),
         command_p99: builder.at_most_length(&table, "command_p99", raw.command_p99, times),
         repair_ratio: builder.at_most_number(&table, "repair_ratio", raw.repair_ratio, 0.0..=1.0),
+        before_after: raw.before_after.map(|raw| before_after(builder, &table, raw)),
+    }
+}
+
+fn before_after(builder: &mut Builder<'_>, checks: &Table, raw: Spanned<RawBeforeAfter>) -> BeforeAfter {
+    let table = Table::new(checks.key("before_after"), raw.span());
+    let raw = raw.into_inner();
+    let mut number = |key, field, range| builder.number(&table, key, field, range, Fallback::Required);
+    BeforeAfter {
+        fewer_commits: number("fewer_commits", raw.fewer_commits, 1.0..=1e6),
+        follows_within: number("follows_within", raw.follows_within, 0.0..=1.0),
+        wrong_rows: builder.whole(&table, "wrong_rows", raw.wrong_rows, 0..=MOST_DEVICES, Fallback::Required),
     }
 }
 
