@@ -123,9 +123,7 @@ impl Lag {
 
     /// Another burst or fault begins: whether the lag would have become quiet in time is not known.
     fn cut_short(&mut self) {
-        let Some(drain) = self.draining.take() else { return };
-        self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
-        self.unjudged.push(drain.after);
+        self.unjudged.extend(self.draining.take().map(|drain| drain.after));
     }
 
     fn drain_from(&mut self, at: Duration, after: String) {
