@@ -97,7 +97,8 @@ async fn a_broker_of_another_authority_or_of_another_name_is_not_spoken_to() {
 
 #[tokio::test]
 async fn a_broker_whose_certificate_has_expired_is_not_spoken_to() {
-    let lab = Lab::new(&["--days", "0", "RAE-1"]);
+    let lab = Lab::empty();
+    lab.expired("RAE-1");
     let Some(broker) = Broker::start(&lab) else { return };
     let (error, words) = refused(broker.dialer(Door::RaePassword, &lab.trusting()), Some(lab.rae("RAE-1"))).await;
     assert!(matches!(error, ConnectError::Tls { .. }) && words.contains("certificate expired"), "{words}");
@@ -106,7 +107,7 @@ async fn a_broker_whose_certificate_has_expired_is_not_spoken_to() {
 #[tokio::test]
 async fn a_certificate_is_a_name_unless_it_is_missing_expired_or_of_another_authority() {
     let lab = Lab::new(&["RAE-1"]);
-    lab.more(&["--days", "0", "RAE-EXPIRED"]);
+    lab.expired("RAE-EXPIRED");
     let stranger = Lab::new(&["RAE-1"]);
     let Some(broker) = Broker::start(&lab) else { return };
     let foreign = TlsSettings { authorities: lab.trusting().authorities, ..stranger.showing("RAE-1") };

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
+    time::Duration,
 };
 
 use dmp_service::mqtt::{ClientIdentity, Credentials, Secret, TlsSettings};
@@ -22,9 +23,13 @@ pub(crate) static LAB: LazyLock<Lab> = LazyLock::new(|| Lab::new(&["RAE-1", "RAE
 
 impl Lab {
     pub(crate) fn new(arguments: &[&str]) -> Lab {
-        let lab = Lab(tempfile::tempdir().expect("a directory"));
+        let lab = Lab::empty();
         lab.more(arguments);
         lab
+    }
+
+    pub(crate) fn empty() -> Lab {
+        Lab(tempfile::tempdir().expect("a directory"))
     }
 
     /// Runs the script again.
@@ -32,6 +37,13 @@ impl Lab {
         let made = Command::new(deploy().join("secrets")).arg(self.0.path()).args(arguments).output();
         let made = made.expect("bash is there");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Makes a RAE's certificate that holds no more; in an empty lab the broker's too.
+    pub(crate) fn expired(&self, serial: &str) {
+        self.more(&["--days", "0", serial]);
+        // A certificate holds to the end of its last second.
+        std::thread::sleep(Duration::from_secs(1));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
