@@ -20,7 +20,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::scenario::{Override, Scenario, ScenarioError};
+use crate::{
+    run::{StoreProduct, Target},
+    scenario::{Override, Scenario, ScenarioError},
+};
 
 /// How the program ended, for whoever called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,7 @@ Examples:
   fleetproof run scenarios/quick.toml                   one run, below a minute
   fleetproof run scenarios/quick.toml --seed 8          the same question, another fleet and other moments
   fleetproof run scenarios/quick.toml --set fleet.raes=500 --set phase.burst.rate=12
+  fleetproof run scenarios/quick.toml --on containers   the same question to Mosquitto, Kafka and PostgreSQL
   fleetproof validate scenarios/*.toml                  only read them, and name every mistake
   fleetproof list                                       the shipped scenarios and what they ask
   fleetproof checks                                     what a run is held against
@@ -99,6 +103,9 @@ enum Command {
         /// The directory of the scenario files.
         #[arg(default_value = "scenarios", value_name = "DIR")]
         directory: PathBuf,
+        /// Only those that this target can run: some break servers that must be in containers.
+        #[arg(long, value_enum, value_name = "TARGET")]
+        on: Option<On>,
     },
     /// A bridge or registry of a run.
     #[command(hide = true)]
@@ -109,7 +116,11 @@ enum Command {
     },
     /// Cleans up behind a run that was killed.
     #[command(hide = true)]
-    Janitor { directory: PathBuf },
+    Janitor {
+        directory: PathBuf,
+        #[arg(long)]
+        containers: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -117,9 +128,12 @@ struct RunArgs {
     /// The scenario file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where to run it: `embedded` starts everything that it needs by itself.
-    #[arg(long, value_enum, default_value_t = Target::Embedded, value_name = "TARGET")]
-    on: Target,
+    /// Where to run it: `embedded` starts everything that it needs by itself, `containers` wants a Docker engine.
+    #[arg(long, value_enum, default_value_t = On::Embedded, value_name = "TARGET")]
+    on: On,
+    /// The database, on containers [default: postgres].
+    #[arg(long, value_enum, value_name = "DATABASE")]
+    store: Option<Product>,
     /// Take this seed in place of the file's: other devices, other values, other moments, the same question.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -164,9 +178,30 @@ struct Overrides {
 
 /// Where to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Target {
-    /// MQTT broker, Kafka-protocol broker and SQLite inside this process; bridge and registry as its children.
+enum On {
+    /// MQTT broker, Kafka-protocol broker and SQLite inside this process.
     Embedded,
+    /// Mosquitto, Kafka and a database in containers of their own, removed at the end.
+    Containers,
+}
+
+/// A database in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Product {
+    Postgres,
+    Cockroach,
+}
+
+impl RunArgs {
+    /// Where to run; `None` where the options contradict each other.
+    fn target(&self) -> Option<Target> {
+        match (self.on, self.store) {
+            (On::Embedded, None) => Some(Target::Embedded),
+            (On::Embedded, Some(_)) => None,
+            (On::Containers, None | Some(Product::Postgres)) => Some(Target::Containers(StoreProduct::Postgres)),
+            (On::Containers, Some(Product::Cockroach)) => Some(Target::Containers(StoreProduct::Cockroach)),
+        }
+    }
 }
 
 /// The whole program: reads the command line, does it, and says how it ended.
@@ -189,9 +224,9 @@ fn dispatch(command: Command) -> Exit {
         Command::Validate { files } => validate::validate(&files),
         Command::Up(args) => up::up(&args),
         Command::Checks => catalogue::print(),
-        Command::List { directory } => list::list(&directory),
+        Command::List { directory, on } => list::list(&directory, on),
         Command::ChildProcess { config, sabotage } => children::child_process(&config, sabotage.as_deref()),
-        Command::Janitor { directory } => children::janitor(&directory),
+        Command::Janitor { directory, containers } => children::janitor(&directory, containers),
     }
 }
 

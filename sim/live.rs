@@ -4,6 +4,8 @@
 
 mod child;
 mod clock;
+#[cfg(feature = "containers")]
+mod containers;
 mod copies;
 mod directory;
 mod disk;

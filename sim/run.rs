@@ -1,6 +1,6 @@
 //! What a run is given and what it ends in: the seam between whoever asks for a run and the driver that carries it out.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
@@ -11,9 +11,41 @@ use crate::{
     scenario::Scenario,
 };
 
+/// Where a scenario is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Target {
+    /// MQTT broker, Kafka-protocol broker and SQLite inside this process.
+    #[default]
+    Embedded,
+    /// Mosquitto, Kafka and this database in containers; only with the cargo feature `containers`.
+    Containers(StoreProduct),
+}
+
+/// A database in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreProduct {
+    /// PostgreSQL.
+    #[default]
+    Postgres,
+    /// CockroachDB, one node.
+    Cockroach,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Embedded => "embedded",
+            Target::Containers(StoreProduct::Postgres) => "containers, postgres",
+            Target::Containers(StoreProduct::Cockroach) => "containers, cockroach",
+        })
+    }
+}
+
 /// How to run a scenario.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
+    /// Where.
+    pub target: Target,
     /// The directory of this run's files: `result.json`, and the logs of bridge and registry in `logs/`. Made if absent.
     pub out: PathBuf,
     /// The `fleetproof` binary, of which bridge and registry are child processes.
@@ -60,7 +92,7 @@ pub struct RunOutcome {
     pub figures: Figures,
     /// The scenario with every default and override in it.
     pub scenario: Scenario,
-    /// The target: `embedded`.
+    /// The target: `embedded`; `containers, postgres`; `containers, cockroach`.
     pub target: String,
     /// When the run began, RFC 3339 in UTC.
     pub began_at: String,
@@ -102,8 +134,19 @@ pub struct Environment {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The target, or part of it, did not start.
-    #[error("starting the embedded target")]
+    #[error("starting the target")]
     Target(#[source] anyhow::Error),
+    /// A target that this build does not have.
+    #[error(
+        "this build has no {target}: build it with the cargo feature `{feature}`, as in cargo run --release --features \
+         {feature} -- run ..."
+    )]
+    Feature {
+        /// The target.
+        target: &'static str,
+        /// The feature that brings it.
+        feature: &'static str,
+    },
     /// A fault that the target cannot do.
     #[error("fault {fault} is not possible on this target: {reason}")]
     Unsupported {

@@ -9,7 +9,7 @@ pub mod parse;
 pub mod quantity;
 
 pub use command::{Addressee, Ask, Commands};
-pub use fault::{Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom};
+pub use fault::{Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom, Server, ServerFault};
 pub use parse::{Override, ScenarioError};
 
 use std::time::Duration;
@@ -203,6 +203,12 @@ impl Scenario {
             FaultKind::NewConsumer { from } => Some((fault, from)),
             _ => None,
         })
+    }
+
+    /// Whether only servers in containers can do what the scenario asks: each of these has a fault that says so.
+    #[must_use]
+    pub fn needs_containers(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind.needs_containers())
     }
 
     /// Devices of the standing fleet, canaries apart.

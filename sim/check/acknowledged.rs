@@ -1,7 +1,8 @@
 //! C8: what a bridge acknowledged is in the log, or in the dead letters, by the end of the run.
 //!
 //! Both sides of the bridge are seen: the packets between broker and bridge, and the log. What the broker acknowledged to
-//! an agent and never handed to a bridge is the broker's loss, and makes the run invalid instead.
+//! an agent and never handed to a bridge is the broker's loss: told as such where a fault took its memory, and else the run
+//! is invalid.
 
 use super::{
     model::{Fate, Fates, Models, ON_ITS_WAY, brief},

@@ -97,8 +97,7 @@ fn holds_back(kind: &FaultKind) -> bool {
         | FaultKind::Pause { part: Part::Bridge | Part::Registry | Part::Consumer, .. }
         | FaultKind::WipeStore { .. }
         | FaultKind::Disconnect { .. }
-        | FaultKind::CutLink { .. }
-        | FaultKind::SlowLink { .. }
+        | FaultKind::Server(_)
         | FaultKind::ThrottledStore { .. }
         | FaultKind::SlowStore { .. } => true,
         FaultKind::MissedUpdates { .. }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     history::{Down, Entry, LoggedCommand, What},
-    scenario::{FaultKind, Part},
+    scenario::{FaultKind, Part, Server},
 };
 
 /// After the session timeout: time for a rebalance to end.
@@ -97,9 +97,9 @@ impl FeedbackBounds {
                 false
             }
             What::ProcessStarted(process) | What::ProcessEnded { process, .. } => process.part == Part::Registry,
-            What::FaultBegan(fault) | What::FaultEnded(fault) => models.scenario.faults.get(*fault).is_some_and(|fault| {
-                matches!(fault.kind, FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } if part == Part::Registry)
-            }),
+            What::FaultBegan(fault) | What::FaultEnded(fault) => {
+                models.scenario.faults.get(*fault).is_some_and(|fault| moves_partitions(&fault.kind))
+            }
             _ => false,
         };
         if unrest {
@@ -179,6 +179,15 @@ impl FeedbackBounds {
                 format!("session {} of {} was asked for a snapshot while repair is off", logged.session, logged.rae);
             self.tally.fail(at, || (what, Vec::new()));
         }
+    }
+}
+
+/// Whether partitions may change hands by it.
+fn moves_partitions(kind: &FaultKind) -> bool {
+    match kind {
+        FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } => *part == Part::Registry,
+        FaultKind::Server(fault) => fault.server() == Server::Kafka,
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     history::{Entry, Stage, What},
-    scenario::{FaultKind, Part, Scenario},
+    scenario::{FaultKind, Part, Scenario, Server},
 };
 
 /// After a fault that stops a registry: time for its start, a rebalance and the first write, beyond the session timeout.
@@ -94,7 +94,7 @@ impl Progress {
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
         let figure = format!(
-            "longest standstill {:.1?} (not judged while a registry fault and its session timeout hold)",
+            "longest standstill {:.1?} (not judged while a fault of registry, Kafka or store holds, nor a session timeout longer)",
             self.longest
         );
         let limit = format!("at most {:?}", models.scenario.checks.stalled_at_most);
@@ -142,6 +142,8 @@ impl Progress {
 fn holds(scenario: &Scenario, fault: usize) -> bool {
     scenario.faults.get(fault).is_some_and(|fault| match fault.kind {
         FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } => part == Part::Registry,
+        // What is in the log has left the broker behind.
+        FaultKind::Server(ref fault) => fault.server() != Server::Broker,
         FaultKind::StageFailure { .. }
         | FaultKind::ThrottledStore { .. }
         | FaultKind::SlowStore { .. }
@@ -162,8 +164,6 @@ fn holds(scenario: &Scenario, fault: usize) -> bool {
         | FaultKind::Move { .. }
         | FaultKind::Flapping { .. }
         | FaultKind::Disconnect { .. }
-        | FaultKind::CutLink { .. }
-        | FaultKind::SlowLink { .. }
         | FaultKind::NewConsumer { .. } => false,
     })
 }

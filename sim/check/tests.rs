@@ -325,6 +325,32 @@ fn memory_that_grows_beyond_its_budget_fails_boundedness() {
 }
 
 #[test]
+fn what_a_broker_lost_is_its_kills_where_there_was_one_and_else_makes_the_run_invalid() {
+    let run = |fault: &str| {
+        let mut story = Story::begun_of(&format!("{QUIET}{fault}"));
+        let lost = story.snapshot(FIRST, 0);
+        story.leaves(&lost);
+        if !fault.is_empty() {
+            story.enter(What::FaultBegan(0));
+            story.enter(What::FaultActed { fault: 0, times: 1 });
+            story.enter(What::FaultEnded(0));
+        }
+        story.lives_until(Duration::from_secs(10));
+        story.lives_on_to_the_end();
+        story
+    };
+    let fault = |kind: &str| format!("[[fault]]\nat = \"steady + 1s\"\n{kind}\n");
+    let killed = run(&fault("kill = { part = \"broker\", back_after = \"1s\" }"));
+    killed.passes_check(CheckId::C15);
+    killed.passes_check(CheckId::Generator);
+    assert!(killed.result(CheckId::C15).figure.contains("1 lost with the MQTT broker that was killed"));
+    // One that ended in order had saved its queue.
+    for innocent in [fault("restart = { part = \"broker\", back_after = \"1s\" }"), String::new()] {
+        run(&innocent).fails_check(CheckId::Generator, "the MQTT broker lost");
+    }
+}
+
+#[test]
 fn a_message_that_a_bridge_acknowledged_and_that_is_nowhere_fails_acknowledged_is_stored() {
     let mut story = Story::begun();
     let snapshot = story.snapshot(FIRST, 0);
@@ -837,6 +863,9 @@ fn signs() -> Vec<(&'static str, Act)> {
         }),
         ("pause = { part = \"bridge\", lasts = \"1s\" }", acted),
         ("stage_failure = { times = 3 }", |story| story.enter(What::StageRestarts(REGISTRY, 3))),
+        ("restart = { part = \"kafka\", back_after = \"1s\" }", acted),
+        ("full_disk = { part = \"broker\", lasts = \"1s\" }", acted),
+        ("half_open_link = { to = \"store\", lasts = \"1s\" }", acted),
         ("cut_link = { lasts = \"1s\" }", acted),
         ("slow_link = { bytes_per_s = \"64KiB\", lasts = \"1s\" }", acted),
         ("throttled_store = { rows_per_s = 9, lasts = \"1s\" }", |story| {

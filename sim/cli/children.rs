@@ -28,7 +28,7 @@ pub(super) fn child_process(config: &Path, bug: Option<&str>) -> Exit {
 }
 
 /// Waits for the parent to go, then cleans up behind it.
-pub(super) fn janitor(directory: &Path) -> Exit {
-    live::janitor(directory);
+pub(super) fn janitor(directory: &Path, containers: bool) -> Exit {
+    live::janitor(directory, containers);
     Exit::Pass
 }

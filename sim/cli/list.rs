@@ -1,14 +1,14 @@
-//! `fleetproof list`: the scenarios in a directory, each with the question it asks.
+//! `fleetproof list`: the scenarios in a directory, or those of them that a target can run, each with the question it asks.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-use super::{Exit, refused, run::print};
+use super::{Exit, On, refused, run::print};
 use crate::scenario::Scenario;
 
-pub(super) fn list(directory: &Path) -> Exit {
+pub(super) fn list(directory: &Path, on: Option<On>) -> Exit {
     let files = match scenario_files(directory) {
         Ok(files) => files,
         Err(error) => {
@@ -20,6 +20,7 @@ pub(super) fn list(directory: &Path) -> Exit {
     let mut exit = Exit::Pass;
     for file in files {
         match Scenario::from_file(&file, &[], None) {
+            Ok(scenario) if on == Some(On::Embedded) && scenario.needs_containers() => {}
             Ok(scenario) => print(&format!("{:<width$}  {}\n", file.display().to_string(), scenario.question)),
             Err(error) => exit = refused(&error),
         }

@@ -2,11 +2,11 @@
 
 use std::{fs::File, io, path::Path, sync::Mutex};
 
-use super::{Exit, RunArgs, Target, chain, runtime, scenario};
+use super::{Exit, On, Product, RunArgs, chain, runtime, scenario};
 use crate::{
     check::verdict::Verdict,
     report::{self, ProgressLine, Terminal},
-    run::{RunError, RunOptions, RunOutcome},
+    run::{RunError, RunOptions, RunOutcome, Target},
     scenario::Scenario,
 };
 
@@ -14,12 +14,15 @@ use crate::{
 const LOG_FILTER: &str = "info,rumqttd=off";
 
 pub(super) fn run(args: &RunArgs) -> Exit {
-    let Target::Embedded = args.on;
+    let Some(target) = args.target() else {
+        eprintln!("error: --store goes with --on containers: the embedded target has its own store");
+        return Exit::Usage;
+    };
     let scenario = match scenario(&args.file, &args.overrides.set, args.seed) {
         Ok(scenario) => scenario,
         Err(exit) => return exit,
     };
-    let options = match options(args, &scenario) {
+    let options = match options(args, target, &scenario) {
         Ok(options) => options,
         Err(error) => {
             eprintln!("error: {}", chain(&error));
@@ -67,12 +70,15 @@ fn told(outcome: &RunOutcome, out: &Path, quiet: bool) -> Exit {
 
 fn of_error(error: &RunError) -> Exit {
     match error {
-        RunError::Unsupported { .. } | RunError::OpenFiles { .. } | RunError::Output { .. } => Exit::Usage,
+        RunError::Feature { .. }
+        | RunError::Unsupported { .. }
+        | RunError::OpenFiles { .. }
+        | RunError::Output { .. } => Exit::Usage,
         RunError::NoRoom { .. } | RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
     }
 }
 
-fn options(args: &RunArgs, scenario: &Scenario) -> Result<RunOptions, RunError> {
+fn options(args: &RunArgs, target: Target, scenario: &Scenario) -> Result<RunOptions, RunError> {
     // Before the directory of the run is made: a refused run leaves none.
     crate::live::room_for(&args.out)?;
     let unwritable = |path: &Path| {
@@ -84,7 +90,7 @@ fn options(args: &RunArgs, scenario: &Scenario) -> Result<RunOptions, RunError> 
     log_to(&out.join("harness.log")).map_err(unwritable(&out))?;
     let binary = std::env::current_exe().map_err(|error| RunError::Harness(error.into()))?;
     let sabotage = args.sabotage().map(str::to_owned);
-    Ok(RunOptions { out, binary, sabotage, reproduce: reproduce(args, scenario.seed) })
+    Ok(RunOptions { target, out, binary, sabotage, reproduce: reproduce(args, scenario.seed) })
 }
 
 /// The command line that asks the same again, the seed named: as it was typed, so that it works from the same directory.
@@ -95,6 +101,15 @@ pub(super) fn reproduce(args: &RunArgs, seed: u64) -> String {
     for set in &args.overrides.set {
         words.extend(["--set".to_owned(), set.to_string().replacen(" = ", "=", 1)]);
     }
+    match args.on {
+        On::Embedded => {}
+        On::Containers => words.extend(["--on".to_owned(), "containers".to_owned()]),
+    }
+    let store = args.store.map(|store| match store {
+        Product::Postgres => "postgres",
+        Product::Cockroach => "cockroach",
+    });
+    words.extend(store.into_iter().flat_map(|store| ["--store".to_owned(), store.to_owned()]));
     words.extend(args.sabotage().into_iter().flat_map(|bug| ["--sabotage".to_owned(), bug.to_owned()]));
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }

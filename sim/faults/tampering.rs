@@ -153,8 +153,7 @@ impl Tampering {
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
             | FaultKind::StageFailure { .. }
-            | FaultKind::CutLink { .. }
-            | FaultKind::SlowLink { .. }
+            | FaultKind::Server(_)
             | FaultKind::ThrottledStore { .. }
             | FaultKind::CommandLoss { .. }
             | FaultKind::CommandDuplicates { .. }

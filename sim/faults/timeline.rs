@@ -47,13 +47,13 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::FaultKind;
+    use crate::scenario::{FaultKind, Server, ServerFault};
 
     #[test]
     fn a_fault_without_duration_begins_before_it_ends_and_ends_come_before_begins() {
         let fault = |at, kind| Fault { at: Duration::from_secs(at), at_text: String::new(), kind };
         let faults = [
-            fault(1, FaultKind::CutLink { lasts: Duration::from_secs(2) }),
+            fault(1, FaultKind::Server(ServerFault::CutLink { to: Server::Broker, lasts: Duration::from_secs(2) })),
             fault(3, FaultKind::StageFailure { index: 0, times: 1 }),
         ];
         let edges: Vec<_> = Timeline::new(&faults).edges().map(|(_, edge)| edge).collect();

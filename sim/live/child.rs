@@ -111,13 +111,29 @@ async fn orders(mut obey: impl FnMut(ChildOrder)) {
 
 /// Waits until the parent is gone, then kills what is left of the run in `directory` and removes it: what the hidden
 /// subcommand does. Covers a parent that was killed, and children that were stopped at that moment.
-pub fn janitor(directory: &Path) {
+///
+/// `containers` tells that it may have had some.
+pub fn janitor(directory: &Path, containers: bool) {
     let _parent_gone = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
     for pid in processes_of(directory) {
         let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
+    if containers {
+        remove_containers(directory);
+    }
     let _removed_already = std::fs::remove_dir_all(directory);
 }
+
+#[cfg(feature = "containers")]
+fn remove_containers(directory: &Path) {
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        runtime.block_on(super::containers::remove_all(directory));
+    }
+}
+
+/// A build without containers has none.
+#[cfg(not(feature = "containers"))]
+fn remove_containers(_: &Path) {}
 
 /// Child processes of the run in `directory`: their configuration is there, and named in their command line.
 fn processes_of(directory: &Path) -> Vec<nix::unistd::Pid> {

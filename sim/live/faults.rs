@@ -1,5 +1,7 @@
 //! Carries faults out: begins them, and ends what they hold.
 
+mod server;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
@@ -18,7 +20,7 @@ use super::{
     poisoner::Poisoner,
     primary::{Incarnation, Primary},
     process::Processes,
-    proxy::{Pace, Traffic},
+    proxy::Traffic,
     rae::Order,
     stack::Stack,
 };
@@ -41,6 +43,15 @@ pub(super) struct World<'a> {
     pub(super) primary: &'a Primary,
     pub(super) observers: &'a mut JoinSet<()>,
     pub(super) fleet: &'a Fleet,
+}
+
+/// Whether a fault is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// What it held is released.
+    Now,
+    /// What it held is on its way back; the end is entered when it is there.
+    Later,
 }
 
 /// Begins and ends faults, and holds what goes on by itself meanwhile.
@@ -101,14 +112,7 @@ impl Breaker {
                 let process = Process { part: Part::Registry, index };
                 world.processes.order(process, &ChildOrder::PanicWriter(times)).await?;
             }
-            FaultKind::CutLink { .. } => {
-                self.traffic.insert(fault, world.target.proxy().traffic());
-                world.target.proxy().cut();
-            }
-            FaultKind::SlowLink { bytes_per_s, .. } => {
-                self.traffic.insert(fault, world.target.proxy().traffic());
-                world.target.proxy().slow(Pace { bytes_per_second: Some(bytes_per_s), ..Pace::default() });
-            }
+            FaultKind::Server(ref kind) => self.begin_server(fault, kind, &world).await?,
             FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => {
                 if let Some(order) = limit(&world.scenario.faults[fault].kind) {
                     world.processes.order_running(Part::Registry, &order).await?;
@@ -121,7 +125,7 @@ impl Breaker {
     }
 
     /// Ends fault number `fault`.
-    pub(super) async fn end(&mut self, fault: usize, world: World<'_>) -> anyhow::Result<()> {
+    pub(super) async fn end(&mut self, fault: usize, world: World<'_>) -> anyhow::Result<Ended> {
         match world.scenario.faults[fault].kind {
             FaultKind::Kill { part, index, .. } => {
                 let process = Process { part, index };
@@ -130,26 +134,17 @@ impl Breaker {
                 let config = world.target.child(process, world.scenario, repair);
                 world.processes.start(process, &config).await?;
                 // A registry is started without the limits of faults that still hold: they are given again.
-                reapply(fault, world).await
+                reapply(fault, world).await?;
             }
-            FaultKind::Pause { part, index, .. } => world.processes.resume(Process { part, index }),
-            FaultKind::CutLink { .. } => {
-                let times = self.passed(fault, &world, |traffic| traffic.cut);
-                world.target.proxy().restore();
-                world.journal.enter(What::FaultActed { fault, times }).await;
-                Ok(())
-            }
-            FaultKind::SlowLink { .. } => {
-                let times = self.passed(fault, &world, |traffic| traffic.bytes);
-                world.target.proxy().restore();
-                world.journal.enter(What::FaultActed { fault, times }).await;
-                Ok(())
-            }
+            FaultKind::Pause { part, index, .. } => world.processes.resume(Process { part, index })?,
+            FaultKind::Server(ref kind) => return self.end_server(fault, kind, &world).await,
             FaultKind::ThrottledStore { .. } => {
-                world.processes.order_running(Part::Registry, &ChildOrder::Throttle(None)).await
+                world.processes.order_running(Part::Registry, &ChildOrder::Throttle(None)).await?;
             }
-            FaultKind::SlowStore { .. } => world.processes.order_running(Part::Registry, &ChildOrder::Delay(0)).await,
-            FaultKind::WipeStore { .. } => renew_store(fault, world).await,
+            FaultKind::SlowStore { .. } => {
+                world.processes.order_running(Part::Registry, &ChildOrder::Delay(0)).await?;
+            }
+            FaultKind::WipeStore { .. } => renew_store(fault, world).await?,
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
             | FaultKind::Duplicates { .. }
@@ -167,8 +162,9 @@ impl Breaker {
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. }
             | FaultKind::StageFailure { .. }
-            | FaultKind::NewConsumer { .. } => Ok(()),
+            | FaultKind::NewConsumer { .. } => {}
         }
+        Ok(Ended::Now)
     }
 
     /// Waits for what went on by itself.
@@ -177,12 +173,6 @@ impl Breaker {
             ended??;
         }
         Ok(())
-    }
-
-    /// What has passed the link since fault number `fault` began.
-    fn passed(&mut self, fault: usize, world: &World<'_>, of: impl Fn(Traffic) -> u64) -> u64 {
-        let before = self.traffic.remove(&fault).unwrap_or_default();
-        of(world.target.proxy().traffic()).saturating_sub(of(before))
     }
 
     /// Reads the store at once, while a registry is down: what it had committed must be there already.
@@ -199,7 +189,7 @@ async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     for index in 0..world.scenario.pipeline.registries {
         world.processes.kill(Process { part: Part::Registry, index }).await?;
     }
-    world.target.renew()?;
+    world.target.renew().await?;
     world.primary.gone(world.journal, &world.target.group(world.scenario)).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
     Ok(())
@@ -228,6 +218,7 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let place = world.scenario.consumers().position(|(of, _)| of == fault).context("it starts no consumer")?;
     let consumer = u8::try_from(place)?;
     let process = Process { part: Part::Consumer, index: consumer };
+    world.target.make_consumer_store(consumer).await?;
     world.processes.start(process, &world.target.child(process, world.scenario, false)).await?;
     let group = Stack::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;
@@ -280,8 +271,7 @@ fn limit(kind: &FaultKind) -> Option<ChildOrder> {
         | FaultKind::Kill { .. }
         | FaultKind::Pause { .. }
         | FaultKind::StageFailure { .. }
-        | FaultKind::CutLink { .. }
-        | FaultKind::SlowLink { .. }
+        | FaultKind::Server(_)
         | FaultKind::WipeStore { .. }
         | FaultKind::NewConsumer { .. } => None,
     }

@@ -1,8 +1,8 @@
-//! The harness on the wire between MQTT broker and bridges: a TCP proxy that reads the packets which it passes on.
+//! The harness on the wire before a server: a TCP proxy, which before the MQTT broker reads the packets that it passes on.
 //!
 //! Bytes pass unchanged. What the broker delivers and what a bridge acknowledges is told before it is passed on,
-//! through a bounded channel: if nobody takes it, the link waits, and no observation is lost. The link can be cut and
-//! slowed, for all connections alike.
+//! through a bounded channel: if nobody takes it, the link waits, and no observation is lost. The link can be cut, slowed
+//! and left half open, for all connections alike.
 
 mod link;
 mod tap;
@@ -95,6 +95,8 @@ pub struct Pace {
 struct Mode {
     pace: Pace,
     cut: bool,
+    /// Nothing passes, and nothing says so.
+    half_open: bool,
     /// Cuts so far: one that was mended before a connection could look has ended it nevertheless.
     cuts: u64,
 }
@@ -108,7 +110,7 @@ pub struct Traffic {
     pub acknowledgements: u64,
     /// Bytes, both directions.
     pub bytes: u64,
-    /// Connections that cuts ended or kept out.
+    /// Connections that cuts ended or kept out, or that were left half open.
     pub cut: u64,
 }
 
@@ -135,16 +137,28 @@ impl Proxy {
     /// # Errors
     /// Where the system gives no port.
     pub async fn start(broker: &Endpoint, observed: mpsc::Sender<Observed>) -> io::Result<Proxy> {
+        Proxy::before(broker, Some(observed)).await
+    }
+
+    /// The same before a server of any protocol, of which nothing is read.
+    ///
+    /// # Errors
+    /// Where the system gives no port.
+    pub async fn unread(server: &Endpoint) -> io::Result<Proxy> {
+        Proxy::before(server, None).await
+    }
+
+    async fn before(server: &Endpoint, observed: Option<mpsc::Sender<Observed>>) -> io::Result<Proxy> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let endpoint = Endpoint { host: address.ip().to_string(), port: address.port(), tls: false };
         let (mode, seen_mode) = watch::channel(Mode::default());
         let meter = Arc::new(Meter::default());
-        let accepting = tokio::spawn(accept(listener, broker.clone(), seen_mode, observed, meter.clone()));
+        let accepting = tokio::spawn(accept(listener, server.clone(), seen_mode, observed, meter.clone()));
         Ok(Proxy { endpoint, mode, meter, accepting })
     }
 
-    /// Where bridges reach the broker through the proxy.
+    /// Where the server is reached through the proxy.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -156,14 +170,24 @@ impl Proxy {
         self.mode.send_modify(|mode| *mode = Mode { cut: true, cuts: mode.cuts + 1, ..*mode });
     }
 
+    /// Lets nothing pass, on connections that stay open and on new ones, until [`Proxy::restore`].
+    pub fn half_open(&self) {
+        self.meter.cut.fetch_add(self.meter.open.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.mode.send_modify(|mode| mode.half_open = true);
+    }
+
     /// Slows the link, from the bytes on that are on their way now. Mends a cut.
     pub fn slow(&self, pace: Pace) {
         self.mode.send_modify(|mode| *mode = Mode { pace, cut: false, ..*mode });
     }
 
-    /// Ends [`Proxy::cut`] and [`Proxy::slow`].
+    /// Ends [`Proxy::cut`], [`Proxy::slow`] and [`Proxy::half_open`], after which the connections that hung are gone: their
+    /// other end has long given them up.
     pub fn restore(&self) {
-        self.slow(Pace::default());
+        self.mode.send_modify(|mode| {
+            let cuts = mode.cuts + u64::from(mode.half_open);
+            *mode = Mode { cuts, ..Mode::default() };
+        });
     }
 
     /// What has passed so far.
@@ -188,16 +212,16 @@ impl Drop for Proxy {
 /// Accepts until aborted.
 async fn accept(
     listener: TcpListener,
-    broker: Endpoint,
+    server: Endpoint,
     mode: watch::Receiver<Mode>,
-    observed: mpsc::Sender<Observed>,
+    observed: Option<mpsc::Sender<Observed>>,
     meter: Arc<Meter>,
 ) {
     let mut links = JoinSet::new();
     let mut accepted = 0;
     loop {
-        let bridge = tokio::select! {
-            bridge = listener.accept() => bridge,
+        let client = tokio::select! {
+            client = listener.accept() => client,
             Some(ended) = links.join_next() => {
                 if let Err(error) = ended && error.is_panic() {
                     std::panic::resume_unwind(error.into_panic());
@@ -205,19 +229,19 @@ async fn accept(
                 continue;
             }
         };
-        // A cut link takes no one; what accept itself refuses (out of files) the bridge sees as a close, too.
-        let Ok((bridge, _)) = bridge else { continue };
+        // A cut link takes no one; what accept itself refuses (out of files) the client sees as a close, too.
+        let Ok((client, _)) = client else { continue };
         if mode.borrow().cut {
             meter.cut.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         accepted += 1;
         let reporter = link::Reporter { link: LinkId(accepted), observed: observed.clone(), meter: meter.clone() };
-        let (broker, mode) = (broker.clone(), mode.clone());
+        let (server, mode) = (server.clone(), mode.clone());
         links.spawn(async move {
-            // A broker that is away looks to the bridge like a closed connection.
-            if let Ok(broker) = TcpStream::connect((broker.host.as_str(), broker.port)).await {
-                link::carry(bridge, broker, mode, reporter).await;
+            // A server that is away looks to the client like a closed connection.
+            if let Ok(server) = TcpStream::connect((server.host.as_str(), server.port)).await {
+                link::carry(client, server, mode, reporter).await;
             }
         });
     }

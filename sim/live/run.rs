@@ -14,7 +14,7 @@ use super::{
     clock::RunClock,
     directory::Directory,
     disk,
-    faults::Breaker,
+    faults::{Breaker, Ended},
     fleet::Fleet,
     issuer::Issuer,
     journal::Journal,
@@ -57,7 +57,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(3);
 /// Time between two tellings of progress.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
-/// Runs `scenario` on the embedded target; `watcher` is told how far it is.
+/// Runs `scenario` on the target of `options`; `watcher` is told how far it is.
 ///
 /// # Errors
 /// [`RunError`] where the run could not be carried out at all; nothing is left running then. A run that was carried out
@@ -70,8 +70,9 @@ pub async fn run(
     // The agents of the fleet live in this process.
     sabotage::plant(options.sabotage.as_deref()).map_err(RunError::Harness)?;
     let interrupted = dmp_service::program::signals().map_err(|error| RunError::Harness(error.into()))?;
+    Stack::available(options.target)?;
     for fault in &scenario.faults {
-        Stack::supports(&fault.kind)
+        Stack::supports(options.target, &fault.kind)
             .map_err(|reason| RunError::Unsupported { fault: fault.kind.key(), reason: reason.to_owned() })?;
     }
     limits::allow_open_files(&scenario)?;
@@ -132,7 +133,7 @@ impl Run {
         let (journal, entries) = Journal::new(clock.clone());
         let judge = Judge::start(scenario.clone(), plan.clone(), Observable::EVERYTHING, entries)?;
         journal.enter(What::Phase { name: "warm-up".into(), stage: Stage::WarmUp }).await;
-        let (target, observed) = Stack::start(&scenario, &options.binary).await?;
+        let (target, observed) = Stack::start(options.target, &scenario, &options.binary).await?;
         let mut processes =
             Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone());
         for process in all_processes(&scenario) {
@@ -214,7 +215,7 @@ impl Run {
             checks,
             figures,
             scenario: Arc::unwrap_or_clone(scenario),
-            target: "embedded".to_owned(),
+            target: options.target.to_string(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
             sabotage: options.sabotage.map(|name| Sabotage {
@@ -358,8 +359,12 @@ impl Run {
                 taken(fault, scenario, journal, begun).await
             }
             Edge::End(fault) => {
-                let ended = breaker.end(fault, world).await;
-                taken(fault, scenario, journal, ended).await?;
+                match breaker.end(fault, world).await {
+                    // A server that starts again has not ended its fault before it answers.
+                    Ok(Ended::Later) => return Ok(()),
+                    Ok(Ended::Now) => {}
+                    Err(error) => taken(fault, scenario, journal, Err(error)).await?,
+                }
                 journal.enter(What::FaultEnded(fault)).await;
                 Ok(())
             }

@@ -9,7 +9,10 @@ use super::{
     process::{Processes, all_processes},
     stack::Stack,
 };
-use crate::{run::RunError, scenario::Scenario};
+use crate::{
+    run::{RunError, Target},
+    scenario::Scenario,
+};
 
 /// Where everything is.
 #[derive(Debug, Clone)]
@@ -39,7 +42,7 @@ pub async fn up(scenario: Scenario, binary: PathBuf, ready: impl FnOnce(&Endpoin
     let stay = async {
         let clock = Arc::new(RunClock::start());
         let (journal, mut entries) = Journal::new(clock);
-        let (target, mut observed) = Stack::start(&scenario, &binary).await?;
+        let (target, mut observed) = Stack::start(Target::Embedded, &scenario, &binary).await?;
         let logs = target.directory().join("logs");
         std::fs::create_dir(&logs)?;
         let mut processes = Processes::new(binary, target.directory(), &logs, None, journal);

@@ -1,10 +1,14 @@
 //! The faults that a scenario can hold.
 
+mod server;
+
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::quantity::{Shift, as_text, as_text_or_none};
+
+pub use server::{Server, ServerFault};
 
 /// One fault on the timeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -171,20 +175,6 @@ pub enum FaultKind {
         /// How many times in a row.
         times: u32,
     },
-    /// The connection between broker and bridges is cut.
-    CutLink {
-        /// How long.
-        #[serde(serialize_with = "as_text")]
-        lasts: Duration,
-    },
-    /// The connection between broker and bridges is slow.
-    SlowLink {
-        /// Bytes per second and connection.
-        bytes_per_s: u64,
-        /// How long.
-        #[serde(serialize_with = "as_text")]
-        lasts: Duration,
-    },
     /// The store takes only so many rows per second.
     ThrottledStore {
         /// Rows per second and registry process.
@@ -244,6 +234,9 @@ pub enum FaultKind {
         /// Where it begins to read.
         from: ReadFrom,
     },
+    /// What goes wrong with a server, or with the way to it.
+    #[serde(untagged)]
+    Server(ServerFault),
 }
 
 /// Where a new group begins to read the log.
@@ -302,8 +295,6 @@ impl FaultKind {
             | FaultKind::Flapping { lasts, .. }
             | FaultKind::Disconnect { lasts, .. }
             | FaultKind::Pause { lasts, .. }
-            | FaultKind::CutLink { lasts }
-            | FaultKind::SlowLink { lasts, .. }
             | FaultKind::ThrottledStore { lasts, .. }
             | FaultKind::SlowStore { lasts, .. }
             | FaultKind::CommandLoss { lasts, .. }
@@ -316,6 +307,7 @@ impl FaultKind {
             FaultKind::Kill { back_after, .. } | FaultKind::WipeStore { back_after } => *back_after,
             FaultKind::ClockStep { lasts, .. } => lasts.unwrap_or_default(),
             FaultKind::Move { over, back_after, .. } => *over + back_after.unwrap_or_default(),
+            FaultKind::Server(fault) => fault.lasts(),
             FaultKind::StageFailure { .. } | FaultKind::Gone { .. } | FaultKind::NewConsumer { .. } => Duration::ZERO,
         }
     }
@@ -339,8 +331,7 @@ impl FaultKind {
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
             | FaultKind::StageFailure { .. }
-            | FaultKind::CutLink { .. }
-            | FaultKind::SlowLink { .. }
+            | FaultKind::Server(_)
             | FaultKind::ThrottledStore { .. }
             | FaultKind::CommandLoss { .. }
             | FaultKind::CommandDuplicates { .. }
@@ -371,8 +362,7 @@ impl FaultKind {
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
             | FaultKind::StageFailure { .. }
-            | FaultKind::CutLink { .. }
-            | FaultKind::SlowLink { .. }
+            | FaultKind::Server(_)
             | FaultKind::ThrottledStore { .. }
             | FaultKind::CommandLoss { .. }
             | FaultKind::CommandDuplicates { .. }
@@ -381,6 +371,12 @@ impl FaultKind {
             | FaultKind::WipeStore { .. }
             | FaultKind::NewConsumer { .. } => false,
         }
+    }
+
+    /// Whether only servers of their own can do it, in containers.
+    #[must_use]
+    pub fn needs_containers(&self) -> bool {
+        matches!(self, FaultKind::Server(fault) if fault.needs_containers())
     }
 
     /// Its key in a scenario file.
@@ -403,8 +399,7 @@ impl FaultKind {
             FaultKind::Kill { .. } => "kill",
             FaultKind::Pause { .. } => "pause",
             FaultKind::StageFailure { .. } => "stage_failure",
-            FaultKind::CutLink { .. } => "cut_link",
-            FaultKind::SlowLink { .. } => "slow_link",
+            FaultKind::Server(fault) => fault.key(),
             FaultKind::ThrottledStore { .. } => "throttled_store",
             FaultKind::SlowStore { .. } => "slow_store",
             FaultKind::CommandLoss { .. } => "command_loss",

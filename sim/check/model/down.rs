@@ -9,7 +9,7 @@ use super::{Life, Models};
 use crate::{
     fleet::plan::{DeviceIndex, RaeIndex, hits},
     history::{Down, Issued, Tampered},
-    scenario::{Addressee, FaultKind, Part},
+    scenario::{Addressee, FaultKind, Part, Server},
 };
 
 /// How long after it expired a command may still be answered: through the brokers, after a restart of the bridge.
@@ -347,10 +347,8 @@ fn is_tampered(life: &CommandLife) -> bool {
 /// Whether commands wait while the fault holds.
 fn holds_the_way_down(kind: &FaultKind) -> bool {
     match kind {
-        FaultKind::Kill { part: Part::Bridge, .. }
-        | FaultKind::Pause { part: Part::Bridge, .. }
-        | FaultKind::CutLink { .. }
-        | FaultKind::SlowLink { .. } => true,
+        FaultKind::Kill { part: Part::Bridge, .. } | FaultKind::Pause { part: Part::Bridge, .. } => true,
+        FaultKind::Server(fault) => fault.server() != Server::Store,
         FaultKind::Kill { part: Part::Registry | Part::Consumer, .. }
         | FaultKind::Pause { part: Part::Registry | Part::Consumer, .. }
         | FaultKind::MissedUpdates { .. }

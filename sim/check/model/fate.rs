@@ -8,7 +8,7 @@ use super::{Life, Models, ledger::SessionLife};
 use crate::{
     fleet::plan::{DeviceIndex, RaeIndex, hits},
     history::Stage,
-    scenario::FaultKind,
+    scenario::{Fault, FaultKind, Server, ServerFault},
 };
 
 /// An event that is this young when the history ends may still be on its way.
@@ -17,6 +17,10 @@ pub(in crate::check) const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// After an orderly end, nothing that was recorded this long before the end of heal is still on its way: an agent needs
 /// its back-off and one turn of its outbox, and has had the whole of settle and verify on top.
 const OVERDUE: Duration = Duration::from_secs(10);
+
+/// A broker that has lost its sessions gets its bridges' subscriptions back by then: until then it acknowledges what it
+/// hands to nobody.
+const SUBSCRIBED: Duration = Duration::from_secs(10);
 
 /// A RAE that is to lose its power does so when its task gets its turn.
 const TURN: Duration = Duration::from_secs(1);
@@ -40,6 +44,8 @@ pub(in crate::check) enum Fate {
     LostWithRestart,
     /// In the outbox of a RAE that is gone for ever.
     LostWithRae,
+    /// In the memory of an MQTT broker that a fault killed, or sent to one that did not know its bridges again yet.
+    LostWithBroker,
     /// On its way when the history ended.
     InFlight,
     /// In an agent that was never let in: for the generator to answer for.
@@ -58,7 +64,7 @@ pub(in crate::check) enum Fate {
 
 impl Fate {
     /// Every fate, in the order in which they are told.
-    pub(in crate::check) const ALL: [Fate; 15] = [
+    pub(in crate::check) const ALL: [Fate; 16] = [
         Fate::InLog,
         Fate::Quarantined,
         Fate::DeadLettered,
@@ -67,6 +73,7 @@ impl Fate {
         Fate::Shed,
         Fate::LostWithRestart,
         Fate::LostWithRae,
+        Fate::LostWithBroker,
         Fate::InFlight,
         Fate::NeverOnline,
         Fate::LostByBroker,
@@ -87,6 +94,7 @@ impl Fate {
             Fate::Shed => "shed",
             Fate::LostWithRestart => "lost with the reboot of its agent",
             Fate::LostWithRae => "lost with a RAE that is gone",
+            Fate::LostWithBroker => "lost with the MQTT broker that was killed",
             Fate::InFlight => "in flight",
             Fate::NeverOnline => "in agents that never came online",
             Fate::LostByBroker => "lost by the MQTT broker",
@@ -175,6 +183,7 @@ impl Models {
         match () {
             () if !gone => Fate::InFlight,
             () if at_qos0 && life.sent.is() => Fate::LostAtQos0,
+            () if self.lost_with_broker(life) => Fate::LostWithBroker,
             // A bridge holds it unacknowledged: the broker hands it out again.
             () if life.delivered.is() && overdue => Fate::Overdue,
             () if life.delivered.is() => Fate::InFlight,
@@ -209,6 +218,28 @@ impl Models {
     fn gone_since(&self, rae: RaeIndex, life: &Life) -> bool {
         let gone = self.plan.raes[rae.0 as usize].gone_at.map(|at| self.clock.in_run(at));
         gone.is_some_and(|gone| self.clock.now >= gone && life.recorded.get().unwrap_or_default() <= gone + TURN)
+    }
+
+    /// Whether the broker had acknowledged it when a fault took the broker's memory, or before its bridges were back.
+    fn lost_with_broker(&self, life: &Life) -> bool {
+        let Some(acknowledged) = life.acknowledged.get() else { return false };
+        self.faults.windows.iter().any(|&(fault, _, ended)| {
+            let takes = self.scenario.faults.get(fault).is_some_and(|fault| self.takes_memory(&fault.kind));
+            takes && ended.is_none_or(|ended| acknowledged <= ended + SUBSCRIBED)
+        })
+    }
+
+    /// Whether the broker starts without what it knew: killed, it has not saved it, and a small disk goes with its
+    /// container.
+    fn takes_memory(&self, kind: &FaultKind) -> bool {
+        let small_disk = |fault: &Fault| matches!(fault.kind, FaultKind::Server(ServerFault::FullDisk { .. }));
+        match kind {
+            FaultKind::Server(ServerFault::Kill { part: Server::Broker, .. }) => true,
+            FaultKind::Server(ServerFault::Restart { part: Server::Broker, .. }) => {
+                self.scenario.faults.iter().any(small_disk)
+            }
+            _ => false,
+        }
     }
 
     /// Whether a fault took the power of this RAE after the event was recorded; canaries are never hit.

@@ -35,24 +35,25 @@ const CHUNKS: usize = 256;
 /// A limited link passes what is due in this time as one piece, so that its rate is even.
 const SLICE: Duration = Duration::from_millis(20);
 
-/// Tells what was seen on one connection.
+/// Tells what was seen on one connection, where anything is to be seen.
 pub(super) struct Reporter {
     pub(super) link: LinkId,
-    pub(super) observed: mpsc::Sender<Observed>,
+    pub(super) observed: Option<mpsc::Sender<Observed>>,
     pub(super) meter: Arc<Meter>,
 }
 
 impl Reporter {
     /// Waits where nobody takes it: an observation is never lost. A receiver that is gone wants none.
     async fn tell(&self, seen: &mut Vec<Wire>) {
+        let Some(observed) = &self.observed else { return };
         for what in seen.drain(..) {
             match &what {
                 Wire::BridgeReceived(_) => self.meter.messages.fetch_add(1, Ordering::Relaxed),
                 Wire::BridgeAcknowledged(_) => self.meter.acknowledgements.fetch_add(1, Ordering::Relaxed),
                 Wire::Opened { .. } | Wire::StrayAcknowledgement(_) | Wire::Unreadable { .. } | Wire::Closed => 0,
             };
-            let observed = Observed { link: self.link, at: std::time::Instant::now(), what };
-            let _nobody_listens = self.observed.send(observed).await;
+            let seen = Observed { link: self.link, at: std::time::Instant::now(), what };
+            let _nobody_listens = observed.send(seen).await;
         }
     }
 }
@@ -84,11 +85,16 @@ pub(super) async fn carry(bridge: TcpStream, broker: TcpStream, mut mode: watch:
     let deliveries = Mutex::new(Deliveries::default());
     let lock = || deliveries.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut down, mut up) = (Tap::default(), Tap::default());
+    let reads = reporter.observed.is_some();
     let down = direction(from_broker, to_bridge, mode.clone(), &reporter, move |bytes, seen| {
-        down.broker_sent(bytes, &mut lock(), seen);
+        if reads {
+            down.broker_sent(bytes, &mut lock(), seen);
+        }
     });
     let up = direction(from_bridge, to_broker, mode.clone(), &reporter, move |bytes, seen| {
-        up.bridge_sent(bytes, &mut lock(), seen);
+        if reads {
+            up.bridge_sent(bytes, &mut lock(), seen);
+        }
     });
     let (down, up) = (pin!(down), pin!(up));
     tokio::select! {
@@ -137,7 +143,7 @@ async fn receive(
 async fn send(
     mut to: OwnedWriteHalf,
     mut on_the_way: mpsc::Receiver<(Instant, Bytes)>,
-    mode: watch::Receiver<Mode>,
+    mut mode: watch::Receiver<Mode>,
     reporter: &Reporter,
 ) -> io::Result<()> {
     let mut due = Instant::now();
@@ -146,6 +152,8 @@ async fn send(
             // Looked at for each piece, so that a change of pace holds at once.
             let pace = mode.borrow().pace;
             wait_until(sent + pace.latency).await;
+            // A proxy that is gone takes its connections with it.
+            let _gone = mode.wait_for(|mode| !mode.half_open).await.map(drop);
             let piece = chunk.split_to(piece(pace, chunk.len()));
             to.write_all(&piece).await?;
             reporter.meter.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);

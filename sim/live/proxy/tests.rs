@@ -193,6 +193,38 @@ async fn a_slow_link_takes_the_time_that_was_asked_for_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_half_open_link_carries_nothing_on_connections_that_stay_and_takes_them_with_it_when_it_ends() {
+    let mut bench = Bench::new().await;
+    bench.proxy.half_open();
+    bench.publish(b"one").await;
+    let silent = tokio::time::timeout(Duration::from_millis(300), bench.bridge.next()).await;
+    assert!(silent.is_err(), "neither a message nor an end: {silent:?}");
+    bench.proxy.restore();
+    assert!(matches!(event(&mut bench.bridge).await, Incoming::Closed(_)));
+    bench.reconnect().await;
+    assert_eq!(bench.receive().await.payload, "one");
+    assert_eq!(bench.proxy.traffic().cut, 1);
+}
+
+#[tokio::test]
+async fn a_proxy_that_reads_nothing_passes_any_protocol() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = server.local_addr().expect("bound").port();
+    let proxy = Proxy::unread(&Endpoint { host: "127.0.0.1".to_owned(), port, tls: false }).await.expect("a free port");
+    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", proxy.endpoint().port)).await.expect("it accepts");
+    let (mut served, _) = server.accept().await.expect("it is passed on");
+    // No packet of MQTT begins like this.
+    client.write_all(&[0; 100_000]).await.expect("it takes them");
+    let mut received = vec![1; 100_000];
+    served.read_exact(&mut received).await.expect("all of them");
+    assert!(received.iter().all(|&byte| byte == 0));
+    drop(served);
+    assert_eq!(client.read(&mut [0]).await.expect("an end, no error"), 0);
+}
+
+#[tokio::test]
 async fn an_observer_that_does_not_take_holds_the_link_and_loses_nothing() {
     let broker = Broker::start().await.expect("the broker starts");
     let (tell, mut observed) = mpsc::channel(1);

@@ -12,7 +12,7 @@ use serde::{
 use toml::Spanned;
 
 use crate::scenario::{
-    Addressee, Ask, OldRae, Part, PoisonKind, ReadFrom,
+    Addressee, Ask, OldRae, PoisonKind, ReadFrom, Server,
     quantity::{A_DURATION, A_SHIFT, A_SIZE, Shift, parse_duration, parse_shift, parse_size},
 };
 
@@ -132,8 +132,11 @@ pub(super) struct RawFault {
     pub(super) kill: Field<RawKill>,
     pub(super) pause: Field<RawPause>,
     pub(super) stage_failure: Field<RawStageFailure>,
-    pub(super) cut_link: Field<Lasts>,
+    pub(super) restart: Field<RawRestart>,
+    pub(super) full_disk: Field<RawFullDisk>,
+    pub(super) cut_link: Field<RawLink>,
     pub(super) slow_link: Field<RawSlowLink>,
+    pub(super) half_open_link: Field<RawLink>,
     pub(super) throttled_store: Field<RawThrottledStore>,
     pub(super) slow_store: Field<RawSlowStore>,
     pub(super) wipe_store: Field<RawWipeStore>,
@@ -171,7 +174,8 @@ pub(super) struct ShareDelayLasts {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Lasts {
+pub(super) struct RawLink {
+    pub(super) to: Field<Server>,
     pub(super) lasts: Field<Length>,
 }
 
@@ -229,10 +233,35 @@ pub(super) struct RawFlapping {
     pub(super) lasts: Field<Length>,
 }
 
+/// What can be killed and paused.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawPart {
+    Bridge,
+    Registry,
+    Broker,
+    Kafka,
+    Store,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRestart {
+    pub(super) part: Field<Server>,
+    pub(super) back_after: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFullDisk {
+    pub(super) part: Field<Server>,
+    pub(super) lasts: Field<Length>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawKill {
-    pub(super) part: Field<Part>,
+    pub(super) part: Field<RawPart>,
     pub(super) index: Field<Whole>,
     pub(super) back_after: Field<Length>,
 }
@@ -240,7 +269,7 @@ pub(super) struct RawKill {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPause {
-    pub(super) part: Field<Part>,
+    pub(super) part: Field<RawPart>,
     pub(super) index: Field<Whole>,
     pub(super) lasts: Field<Length>,
 }
@@ -255,6 +284,8 @@ pub(super) struct RawStageFailure {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSlowLink {
+    pub(super) to: Field<Server>,
+    pub(super) delay: Field<Length>,
     pub(super) bytes_per_s: Field<Size>,
     pub(super) lasts: Field<Length>,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Override, Problem, ScenarioError};
-use crate::scenario::{Addressee, Ask, FaultKind, OldRae, Part, Scenario, quantity::Shift};
+use crate::scenario::{Addressee, Ask, FaultKind, OldRae, Part, Scenario, Server, ServerFault, quantity::Shift};
 
 /// A correct scenario, of which each test breaks something. Its lines are counted from 1.
 const CORRECT: &str = r#"# Does the registry catch up after a burst?
@@ -128,7 +128,13 @@ fn a_fault_has_one_known_kind_with_all_it_needs() {
     refused("[checks]", "cut_link = { lasts = \"1s\" }\n[checks]", 19, "fault[0].cut_link", "one kind per [[fault]]");
     refused("kill = { part = \"bridge\", index = 1, back_after = \"2s\" }\n", "", 16, "fault[0]", "add one kind");
     refused(", back_after = \"2s\"", "", 18, "fault[0].kill.back_after", "missing");
-    refused("part = \"bridge\", index = 1, ", "", 18, "fault[0].kill.part", "part = \"bridge\" or \"registry\"");
+    refused(
+        "part = \"bridge\", index = 1, ",
+        "",
+        18,
+        "fault[0].kill.part",
+        "part = \"bridge\", \"registry\", \"broker\"",
+    );
     refused("at = \"burst + 5s\"\n", "", 16, "fault[0].at", "at = \"burst + 5s\"");
 }
 
@@ -188,6 +194,69 @@ fn faults_of_raes_their_clocks_and_places_are_read_and_shown_as_a_file_has_them(
         assert_eq!((&scenario.faults[0].kind, scenario.faults[0].kind.to_string().as_str()), (&kind, text));
         assert_eq!(scenario.fleet.clock_offset, Some(seconds(7200)));
     }
+}
+
+#[test]
+fn faults_of_servers_and_of_the_ways_to_them_are_read_and_shown_as_a_file_has_them() {
+    let (seconds, server) = (Duration::from_secs, |fault| FaultKind::Server(fault));
+    let kinds = [
+        (
+            "kill = { back_after = \"2s\", part = \"kafka\" }",
+            server(ServerFault::Kill { part: Server::Kafka, back_after: seconds(2) }),
+        ),
+        (
+            "restart = { back_after = \"2s\", part = \"broker\" }",
+            server(ServerFault::Restart { part: Server::Broker, back_after: seconds(2) }),
+        ),
+        (
+            "pause = { lasts = \"2s\", part = \"store\" }",
+            server(ServerFault::Pause { part: Server::Store, lasts: seconds(2) }),
+        ),
+        (
+            "full_disk = { lasts = \"2s\", part = \"broker\" }",
+            server(ServerFault::FullDisk { part: Server::Broker, lasts: seconds(2) }),
+        ),
+        (
+            "cut_link = { lasts = \"2s\", to = \"kafka\" }",
+            server(ServerFault::CutLink { to: Server::Kafka, lasts: seconds(2) }),
+        ),
+        (
+            "slow_link = { bytes_per_s = 65536, delay = \"20ms\", lasts = \"2s\", to = \"store\" }",
+            server(ServerFault::SlowLink {
+                to: Server::Store,
+                delay: Some(Duration::from_millis(20)),
+                bytes_per_s: Some(65_536),
+                lasts: seconds(2),
+            }),
+        ),
+        (
+            "half_open_link = { lasts = \"2s\", to = \"broker\" }",
+            server(ServerFault::HalfOpenLink { to: Server::Broker, lasts: seconds(2) }),
+        ),
+    ];
+    for (text, kind) in kinds {
+        let scenario = Scenario::from_text("test", &CORRECT.replace(KILL, text), &[], None);
+        let scenario = scenario.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((&scenario.faults[0].kind, scenario.faults[0].kind.to_string().as_str()), (&kind, text));
+        // The harness is on its own way to the broker whatever the target.
+        assert_eq!(scenario.needs_containers(), !text.starts_with("half_open_link"), "{text}");
+    }
+    let default = CORRECT.replace(KILL, "cut_link = { lasts = \"2s\" }");
+    let default = Scenario::from_text("test", &default, &[], None).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(default.faults[0].kind.to_string(), "cut_link = { lasts = \"2s\", to = \"broker\" }");
+}
+
+#[test]
+fn a_fault_of_a_server_that_cannot_be_is_refused_at_its_key() {
+    let one = |fault: &str, key: &str, words: &str| refused(KILL, fault, 18, &format!("fault[0].{key}"), words);
+    one("kill = { part = \"kafka\", index = 0, back_after = \"2s\" }", "kill.index", "there is one of this server");
+    one("restart = { part = \"bridge\", back_after = \"2s\" }", "restart.part", "known are `broker`, `kafka`, `store`");
+    one("full_disk = { part = \"kafka\", lasts = \"2s\" }", "full_disk.part", "only the broker's disk");
+    one("slow_link = { to = \"store\", lasts = \"2s\" }", "slow_link.bytes_per_s", "or delay");
+    let again = "[[fault]]\nat = \"11s\"\npause = { part = \"kafka\", lasts = \"1s\" }\n[checks]";
+    let both = CORRECT.replace(KILL, "kill = { part = \"kafka\", back_after = \"2s\" }").replace("[checks]", again);
+    let problems = problems(&both, &[]);
+    assert_eq!((problems.len(), problems[0].key.as_str()), (1, "fault[1].pause"));
 }
 
 #[test]

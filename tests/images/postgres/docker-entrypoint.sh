@@ -8,12 +8,13 @@ if [ "$1" = postgres ] && [ "$(id -u)" = 0 ]; then
     exec setpriv --reuid=postgres --regid=postgres --init-groups "$0" "$@"
 fi
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
-    : "${POSTGRES_PASSWORD:?must be set, or no one could connect}"
+    auth=${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}
+    [ "$auth" = trust ] || : "${POSTGRES_PASSWORD:?must be set, or no one could connect}"
     user=${POSTGRES_USER:-postgres}
     database=${POSTGRES_DB:-$user}
-    initdb --username="$user" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") --encoding=UTF8 --auth-local=trust \
+    initdb --username="$user" --pwfile=<(printf '%s\n' "${POSTGRES_PASSWORD:-nobody is asked}") --encoding=UTF8 --auth-local=trust \
         --auth-host=scram-sha-256 --no-sync >/dev/null
-    printf '\nhost all all all scram-sha-256\n' >>"$PGDATA/pg_hba.conf"
+    printf '\nhost all all all %s\n' "$auth" >>"$PGDATA/pg_hba.conf"
     printf "\nlisten_addresses = '*'\n" >>"$PGDATA/postgresql.conf"
     # For the scripts below, and for nobody outside.
     pg_ctl -w start -o "-c listen_addresses=''" >/dev/null

@@ -11,15 +11,21 @@ use super::{
     builder::{Builder, Fallback, Table},
 };
 use crate::scenario::{
-    Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom, Scenario,
+    Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom, Scenario, Server, ServerFault,
     parse::{
         moment::parse_moment,
-        raw::{Field, Number, RawClockDrift, RawClockStep, RawFault, RawMove, ShareDelayLasts, ShareLasts, Whole},
+        raw::{
+            Field, Number, RawClockDrift, RawClockStep, RawFault, RawFullDisk, RawLink, RawMove, RawPart, RawRestart,
+            RawSlowLink, ShareDelayLasts, ShareLasts, Whole,
+        },
     },
     quantity::{Shift, show_duration},
 };
 
 const LASTS: RangeInclusive<Duration> = MILLISECOND..=DAY;
+
+/// Below a kilobyte a second nothing gets through within a run.
+const BYTES_PER_S: RangeInclusive<u64> = 1_000..=1 << 30;
 
 /// Seconds that a drifting clock gains per second: what days of a bad clock come to, within a run.
 const DRIFT: RangeInclusive<f64> = -1_000.0..=1_000.0;
@@ -174,34 +180,24 @@ impl Reader<'_, '_> {
             FaultKind::Disconnect { share, lasts }
         });
         self.one("kill", raw.kill, |reader, table, raw| {
-            let (part, index) = reader.process(table, raw.part, raw.index);
             let back_after = reader.builder.required_length(table, "back_after", raw.back_after, LASTS);
-            FaultKind::Kill { part, index, back_after }
+            match reader.part(table, raw.part, raw.index) {
+                Named::Process(part, index) => FaultKind::Kill { part, index, back_after },
+                Named::Server(part) => FaultKind::Server(ServerFault::Kill { part, back_after }),
+            }
         });
         self.one("pause", raw.pause, |reader, table, raw| {
-            let (part, index) = reader.process(table, raw.part, raw.index);
             let lasts = reader.builder.required_length(table, "lasts", raw.lasts, LASTS);
-            FaultKind::Pause { part, index, lasts }
+            match reader.part(table, raw.part, raw.index) {
+                Named::Process(part, index) => FaultKind::Pause { part, index, lasts },
+                Named::Server(part) => FaultKind::Server(ServerFault::Pause { part, lasts }),
+            }
         });
+        self.servers(raw.restart, raw.full_disk);
+        self.links(raw.cut_link, raw.slow_link, raw.half_open_link);
         self.one("stage_failure", raw.stage_failure, |reader, table, raw| FaultKind::StageFailure {
             index: reader.index(table, Part::Registry, raw.index),
             times: reader.whole(table, "times", raw.times, STAGE_FAILURES),
-        });
-        self.one("cut_link", raw.cut_link, |reader, table, raw| FaultKind::CutLink {
-            lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
-        });
-        self.one("slow_link", raw.slow_link, |reader, table, raw| {
-            let bytes_per_s = raw.bytes_per_s;
-            FaultKind::SlowLink {
-                bytes_per_s: reader.builder.size(
-                    table,
-                    "bytes_per_s",
-                    bytes_per_s,
-                    1_000..=1 << 30,
-                    Fallback::Required,
-                ),
-                lasts: reader.builder.required_length(table, "lasts", raw.lasts, LASTS),
-            }
         });
         self.one("throttled_store", raw.throttled_store, |reader, table, raw| FaultKind::ThrottledStore {
             rows_per_s: reader.whole(table, "rows_per_s", raw.rows_per_s, 1..=1_000_000),
@@ -217,6 +213,50 @@ impl Reader<'_, '_> {
         self.one("new_consumer", raw.new_consumer, |reader, table, raw| {
             let from = reader.builder.required(table, "from", raw.from, "from = \"earliest\" or \"latest\"");
             FaultKind::NewConsumer { from: from.map_or(ReadFrom::Latest, Spanned::into_inner) }
+        });
+    }
+
+    /// Faults that only a server has.
+    fn servers(&mut self, restart: Field<RawRestart>, full_disk: Field<RawFullDisk>) {
+        self.one("restart", restart, |reader, table, raw| {
+            let part = reader.server(table, raw.part);
+            let back_after = reader.builder.required_length(table, "back_after", raw.back_after, LASTS);
+            FaultKind::Server(ServerFault::Restart { part, back_after })
+        });
+        self.one("full_disk", full_disk, |reader, table, raw| {
+            let span = raw.part.as_ref().map(Spanned::span);
+            let part = reader.server(table, raw.part);
+            if let Some(span) = span.filter(|_| part != Server::Broker) {
+                let what = "only the broker's disk can be filled";
+                reader.builder.refuse(span, table.key("part"), what, "part = \"broker\"");
+            }
+            let lasts = reader.builder.required_length(table, "lasts", raw.lasts, LASTS);
+            FaultKind::Server(ServerFault::FullDisk { part, lasts })
+        });
+    }
+
+    /// Faults of the way to a server.
+    fn links(&mut self, cut: Field<RawLink>, slow: Field<RawSlowLink>, half_open: Field<RawLink>) {
+        let to = |to: Field<Server>| to.map_or(Server::Broker, Spanned::into_inner);
+        self.one("cut_link", cut, |reader, table, raw| {
+            let lasts = reader.builder.required_length(table, "lasts", raw.lasts, LASTS);
+            FaultKind::Server(ServerFault::CutLink { to: to(raw.to), lasts })
+        });
+        self.one("slow_link", slow, |reader, table, raw| {
+            if raw.delay.is_none() && raw.bytes_per_s.is_none() {
+                reader.builder.missing(table, "bytes_per_s", "bytes_per_s = \"64KiB\", or delay = \"100ms\", or both");
+            }
+            let size = |builder: &mut Builder<'_>, raw| {
+                builder.size(table, "bytes_per_s", Some(raw), BYTES_PER_S, Fallback::Required)
+            };
+            let bytes_per_s = raw.bytes_per_s.map(|raw| size(reader.builder, raw));
+            let delay = reader.builder.length_or_none(table, "delay", raw.delay, MILLISECOND..=60_000 * MILLISECOND);
+            let lasts = reader.builder.required_length(table, "lasts", raw.lasts, LASTS);
+            FaultKind::Server(ServerFault::SlowLink { to: to(raw.to), delay, bytes_per_s, lasts })
+        });
+        self.one("half_open_link", half_open, |reader, table, raw| {
+            let lasts = reader.builder.required_length(table, "lasts", raw.lasts, LASTS);
+            FaultKind::Server(ServerFault::HalfOpenLink { to: to(raw.to), lasts })
         });
     }
 
@@ -336,10 +376,27 @@ impl Reader<'_, '_> {
         kind.map_or(PoisonKind::Undecodable, Spanned::into_inner)
     }
 
-    fn process(&mut self, table: &Table, part: Field<Part>, index: Field<Whole>) -> (Part, u8) {
-        let part = self.builder.required(table, "part", part, "part = \"bridge\" or \"registry\"");
-        let Some(part) = part.map(Spanned::into_inner) else { return (Part::Bridge, 0) };
-        (part, self.index(table, part, index))
+    /// A process of the pipeline, or a server, of which there is one each.
+    fn part(&mut self, table: &Table, part: Field<RawPart>, index: Field<Whole>) -> Named {
+        let help = "part = \"bridge\", \"registry\", \"broker\", \"kafka\" or \"store\"";
+        let server = match self.builder.required(table, "part", part, help).map(Spanned::into_inner) {
+            None => return Named::Process(Part::Bridge, 0),
+            Some(RawPart::Bridge) => return Named::Process(Part::Bridge, self.index(table, Part::Bridge, index)),
+            Some(RawPart::Registry) => return Named::Process(Part::Registry, self.index(table, Part::Registry, index)),
+            Some(RawPart::Broker) => Server::Broker,
+            Some(RawPart::Kafka) => Server::Kafka,
+            Some(RawPart::Store) => Server::Store,
+        };
+        if let Some(index) = index {
+            let what = "there is one of this server";
+            self.builder.refuse(index.span(), table.key("index"), what, "leave it out");
+        }
+        Named::Server(server)
+    }
+
+    fn server(&mut self, table: &Table, part: Field<Server>) -> Server {
+        let help = "part = \"broker\", \"kafka\" or \"store\"";
+        self.builder.required(table, "part", part, help).map_or(Server::Broker, Spanned::into_inner)
     }
 
     /// The number of a process that exists.
@@ -360,13 +417,21 @@ impl Reader<'_, '_> {
     }
 }
 
+/// Whom a fault names.
+enum Named {
+    Process(Part, u8),
+    Server(Server),
+}
+
 /// What a fault has for itself while it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Process(Part, u8),
     /// All processes of the registry, and their store.
     Registries,
-    Link,
+    Server(Server),
+    Link(Server),
+    Disk,
     StoreRate,
     StoreDelay,
 }
@@ -374,7 +439,9 @@ enum Held {
 fn held(kind: &FaultKind) -> Option<Held> {
     match *kind {
         FaultKind::Kill { part, index, .. } | FaultKind::Pause { part, index, .. } => Some(Held::Process(part, index)),
-        FaultKind::CutLink { .. } | FaultKind::SlowLink { .. } => Some(Held::Link),
+        FaultKind::Server(ServerFault::FullDisk { .. }) => Some(Held::Disk),
+        FaultKind::Server(ref fault) if fault.is_of_link() => Some(Held::Link(fault.server())),
+        FaultKind::Server(ref fault) => Some(Held::Server(fault.server())),
         FaultKind::ThrottledStore { .. } => Some(Held::StoreRate),
         FaultKind::SlowStore { .. } => Some(Held::StoreDelay),
         FaultKind::WipeStore { .. } => Some(Held::Registries),
@@ -421,8 +488,7 @@ fn needs(kind: &FaultKind) -> Option<Held> {
         | FaultKind::Disconnect { .. }
         | FaultKind::Kill { .. }
         | FaultKind::Pause { .. }
-        | FaultKind::CutLink { .. }
-        | FaultKind::SlowLink { .. }
+        | FaultKind::Server(_)
         | FaultKind::ThrottledStore { .. }
         | FaultKind::SlowStore { .. }
         | FaultKind::WipeStore { .. }
