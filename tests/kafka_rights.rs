@@ -6,7 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -116,6 +116,7 @@ impl Server {
             .set("sasl.username", user)
             .set("sasl.password", self.password(user))
             .set("group.id", group)
+            .set("topic.metadata.refresh.interval.ms", "1000")
             .set("auto.offset.reset", "earliest");
         config
     }
@@ -138,7 +139,9 @@ impl Server {
         let consumer: BaseConsumer = self.native(user, group).create().expect("good settings");
         let reading = tokio::task::spawn_blocking(move || {
             consumer.subscribe(&[topic]).expect("a topic");
-            loop {
+            let deadline = Instant::now() + PATIENCE;
+            let mut said = Vec::new();
+            while Instant::now() < deadline {
                 match consumer.poll(Duration::from_millis(100)) {
                     None => {}
                     Some(Ok(_)) => return Ok(()),
@@ -147,12 +150,13 @@ impl Server {
                             return Err(code);
                         }
                         // A broker that has only just started.
-                        Some(_) | None => tracing::debug!(%error, "reading"),
+                        Some(_) | None => said.push(error.to_string()),
                     },
                 }
             }
+            panic!("neither a record nor a refusal within {PATIENCE:?}: {said:?}")
         });
-        timeout(PATIENCE, reading).await.expect("in time").expect("no panic")
+        reading.await.expect("in time")
     }
 }
 

@@ -98,9 +98,11 @@ pub(super) async fn carry(bridge: TcpStream, broker: TcpStream, mut mode: watch:
     });
     let (down, up) = (pin!(down), pin!(up));
     tokio::select! {
+        // First: a link that was half open takes what hung on it with it, and nothing of that passes any more.
+        biased;
+        _cut = mode.wait_for(|mode| mode.cut || mode.cuts > cuts) => {}
         // How a connection ends is for its two ends to judge.
         _ended = async { tokio::try_join!(down, up) } => {}
-        _cut = mode.wait_for(|mode| mode.cut || mode.cuts > cuts) => {}
     }
     reporter.tell(&mut vec![Wire::Closed]).await;
 }
