@@ -5,7 +5,7 @@
 mod child;
 mod clock;
 #[cfg(feature = "containers")]
-mod containers;
+pub mod containers;
 mod copies;
 mod directory;
 mod disk;

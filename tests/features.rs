@@ -7,7 +7,7 @@ const FEATURES: [(&str, bool, &str); 3] = [
     (
         "containers",
         cfg!(feature = "containers"),
-        "runs and faults on Mosquitto, Kafka and PostgreSQL; needs a Docker engine",
+        "runs and faults on Mosquitto, Kafka and PostgreSQL, and what is relied on in them; needs a Docker engine",
     ),
     ("sabotage", cfg!(feature = "sabotage"), "planted bugs, each of which must be caught"),
     (

@@ -1,9 +1,10 @@
 //! Mosquitto, Kafka and a database in containers, each for one run: started with ports on loopback, and removed at the end.
 //!
-//! All carry the label [`LABEL`] with the run's directory as its value. Dropping the value removes them; where this
+//! All carry the label [`LABEL`] with the name of the run's directory as its value. Dropping the value removes them; where this
 //! process was killed, or gave up while it started them, its janitor does. Bridges and registries reach Kafka and
 //! the database through a link that can be broken, the harness does not.
 
+mod alone;
 mod docker;
 mod images;
 mod kafka;
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{run::StoreProduct, scenario::Server};
 
+pub use alone::{Alone, NotAlone, Product};
 pub(super) use docker::remove_all;
 pub(super) use mosquitto::BrokersDisk;
 
@@ -46,7 +48,7 @@ impl Containers {
         disk: BrokersDisk,
         directory: &Path,
     ) -> anyhow::Result<Containers> {
-        let docker = docker::Docker::connect(directory).await?;
+        let docker = docker::Docker::connect(docker::label_of(directory)).await?;
         let (mqtt, kafka, store) = tokio::try_join!(
             Mosquitto::start(&docker, disk),
             Kafka::start(&docker, topics),

@@ -71,17 +71,13 @@ struct Group {
 
 impl Group {
     fn join(kafka: &Kafka, channel: usize, fault: impl Fn() -> bool + Send + 'static) -> Group {
-        Group::join_from(kafka, Start::Earliest, channel, fault)
-    }
-
-    fn join_from(kafka: &Kafka, start: Start, channel: usize, fault: impl Fn() -> bool + Send + 'static) -> Group {
         let (sender, events) = mpsc::channel(channel);
         let config = ConsumerConfig {
             kafka: kafka.clone(),
             group: "test-group".to_owned(),
             client_id: "test-consumer".to_owned(),
             topic: TOPIC,
-            start,
+            start: Start::Earliest,
             drain_within: Duration::from_secs(5),
             backoff: Backoff { first: Duration::from_millis(10), most: Duration::from_millis(100) },
             fault: Box::new(fault),
@@ -117,25 +113,6 @@ impl Group {
             }
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_starts_at_the_latest_offset_starts_where_that_was_the_first_time() {
-    let (_cluster, kafka) = cluster();
-    produce(&kafka, 30).await;
-    let ends =
-        Inspector::new(&kafka, "test-group").expect("good settings").end_offsets(TOPIC).await.expect("it answers");
-    let mut group = Group::join_from(&kafka, Start::Latest, 64, || false);
-    assert_eq!(group.assigned().await.1, ends, "nothing older is read");
-    // It ends before it commits anything itself, and records come before its successor is there.
-    group.consumer.stop().await;
-    produce(&kafka, 20).await;
-    let mut group = Group::join_from(&kafka, Start::Latest, 64, || false);
-    assert_eq!(group.assigned().await.1, ends, "nothing newer is skipped");
-    for _ in 0..20 {
-        group.record().await;
-    }
-    group.consumer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,7 +56,7 @@ pub(super) enum DockerError {
     },
 }
 
-/// An engine that answers, and the label of the run's containers.
+/// An engine that answers, and the label of every container that is started by it.
 #[derive(Clone)]
 pub(super) struct Docker {
     pub(super) engine: bollard::Docker,
@@ -92,10 +92,10 @@ impl Port {
 
 impl Docker {
     /// Sees that an engine answers.
-    pub(super) async fn connect(run: &Path) -> Result<Docker, DockerError> {
+    pub(super) async fn connect(label: String) -> Result<Docker, DockerError> {
         let engine = bollard::Docker::connect_with_defaults().map_err(unreachable)?;
         engine.ping().await.map_err(unreachable)?;
-        Ok(Docker { engine, label: label_of(run) })
+        Ok(Docker { engine, label })
     }
 
     /// Starts a server whose `ports` are on loopback; `settled` adds what it needs.
@@ -140,25 +140,30 @@ fn unreachable(error: Error) -> DockerError {
 }
 
 /// The name of its directory, which is drawn, tells a run from all others.
-fn label_of(run: &Path) -> String {
+pub(super) fn label_of(run: &Path) -> String {
     run.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Removes every container of the run in `directory`: for the janitor. What cannot be removed stays.
 pub(crate) async fn remove_all(directory: &Path) {
-    let label = label_of(directory);
-    let Ok(engine) = bollard::Docker::connect_with_defaults() else { return };
-    remove(&engine, &label).await;
+    let of_run = label_of(directory);
+    remove_where(|label| label == of_run).await;
     // What a client asked for just before it was killed, the engine does after that.
     tokio::time::sleep(LATE_ORDERS).await;
-    remove(&engine, &label).await;
+    remove_where(|label| label == of_run).await;
 }
 
-async fn remove(engine: &bollard::Docker, label: &str) {
-    let of_run = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={label}")])]);
-    let all = ListContainersOptionsBuilder::default().all(true).filters(&of_run).build();
+/// Removes every container of ours whose label is such a one. What cannot be removed stays.
+pub(super) async fn remove_where(is_one: impl Fn(&str) -> bool) {
+    let Ok(engine) = bollard::Docker::connect_with_defaults() else { return };
+    let ours = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
+    let all = ListContainersOptionsBuilder::default().all(true).filters(&ours).build();
     let Ok(containers) = engine.list_containers(Some(all)).await else { return };
-    for id in containers.into_iter().filter_map(|container| container.id) {
+    let labelled = containers.into_iter().filter(|one| {
+        let label = one.labels.as_ref().and_then(|labels| labels.get(LABEL));
+        label.is_some_and(|label| is_one(label))
+    });
+    for id in labelled.filter_map(|container| container.id) {
         let whole = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let _removed_already = engine.remove_container(&id, Some(whole)).await;
     }

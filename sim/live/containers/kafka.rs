@@ -38,26 +38,67 @@ pub(super) struct Kafka {
 
 impl Kafka {
     pub(super) async fn start(docker: &Docker, topics: &[Topic]) -> anyhow::Result<Kafka> {
-        // Clients go where the broker says that it is: its ports, and the link's, must be known before it starts.
-        let free = |inside| Port::free(inside).context("looking for a free port for Kafka");
-        let (harness, pipeline) = (free(9094)?, free(9092)?);
-        let link = Proxy::unread(&pipeline.endpoint()).await.context("starting the proxy before Kafka")?;
-        let bootstrap = format!("127.0.0.1:{}", harness.outside);
-        let advertised = format!("HARNESS://{bootstrap},PIPELINE://127.0.0.1:{}", link.endpoint().port);
-        let environment = environment(&advertised);
-        let container = docker
-            .start(&KAFKA, &[harness, pipeline], |image| {
-                environment.into_iter().fold(image.into(), |request: ContainerRequest<GenericImage>, (name, value)| {
-                    request.with_env_var(name, value)
-                })
-            })
-            .await?;
-        let (docker, server) = (docker.clone(), Asked::Kafka(bootstrap.clone()));
-        let machine = Machine { docker, container: container.id().to_owned(), server };
-        machine.answers().await?;
+        let ports = Ports::free()?;
+        let link = Proxy::unread(&ports.pipeline.endpoint()).await.context("starting the proxy before Kafka")?;
+        let (machine, container) = serve(docker, ports, link.endpoint().port).await?;
+        let bootstrap = ports.bootstrap();
         make_topics(&bootstrap, topics).await?;
         Ok(Kafka { bootstrap, link, machine, _container: container })
     }
+}
+
+/// A broker without topics, and its port; its clients are told to come to `advertised_port`, where something stands
+/// before it.
+pub(super) async fn alone(
+    docker: &Docker,
+    advertised_port: u16,
+) -> anyhow::Result<(u16, ContainerAsync<GenericImage>)> {
+    let ports = Ports::free()?;
+    let (_machine, container) = serve(docker, ports, advertised_port).await?;
+    Ok((ports.pipeline.outside, container))
+}
+
+/// Clients go where the broker says that it is: what it says must be known before it starts, and depends on the port at
+/// which they have asked.
+#[derive(Clone, Copy)]
+struct Ports {
+    /// For who comes to the broker itself.
+    harness: Port,
+    /// For who comes by a link.
+    pipeline: Port,
+}
+
+impl Ports {
+    fn free() -> anyhow::Result<Ports> {
+        let free = |inside| Port::free(inside).context("looking for a free port for Kafka");
+        Ok(Ports { harness: free(9094)?, pipeline: free(9092)? })
+    }
+
+    fn bootstrap(self) -> String {
+        format!("127.0.0.1:{}", self.harness.outside)
+    }
+}
+
+/// Starts it, and waits until it answers.
+async fn serve(
+    docker: &Docker,
+    ports: Ports,
+    links_port: u16,
+) -> anyhow::Result<(Machine, ContainerAsync<GenericImage>)> {
+    let bootstrap = ports.bootstrap();
+    let advertised = format!("HARNESS://{bootstrap},PIPELINE://127.0.0.1:{links_port}");
+    let environment = environment(&advertised);
+    let container = docker
+        .start(&KAFKA, &[ports.harness, ports.pipeline], |image| {
+            environment.into_iter().fold(image.into(), |request: ContainerRequest<GenericImage>, (name, value)| {
+                request.with_env_var(name, value)
+            })
+        })
+        .await?;
+    let (docker, server) = (docker.clone(), Asked::Kafka(bootstrap));
+    let machine = Machine { docker, container: container.id().to_owned(), server };
+    machine.answers().await?;
+    Ok((machine, container))
 }
 
 fn environment(advertised: &str) -> [(&'static str, &str); 17] {

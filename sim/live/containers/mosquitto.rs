@@ -6,7 +6,7 @@ use dmp_service::{
     config,
     mqtt::{Client, Dialer, Endpoint, Incoming},
 };
-use testcontainers::{ContainerAsync, GenericImage, ImageExt, core::Mount};
+use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt, core::Mount};
 
 use super::{
     docker::{Docker, Port},
@@ -20,6 +20,10 @@ const DATA: &str = "/mosquitto/data";
 
 /// What takes the room there.
 pub(super) const FILL: &str = "/mosquitto/data/fill";
+
+/// Its configuration, and its access lists where it has some.
+const CONFIG_FILE: &str = "/mosquitto/config/mosquitto.conf";
+const ACCESS_FILE: &str = "/mosquitto/config/access";
 
 /// Queues without a bound: by default a broker drops what a slow subscriber has not taken, at QoS 1 too
 /// (mosquitto.conf(5), `max_queued_messages`).
@@ -66,31 +70,42 @@ pub(super) struct Mosquitto {
     pub(super) endpoint: Endpoint,
     pub(super) machine: Machine,
     /// Removed when it is dropped.
-    _container: ContainerAsync<GenericImage>,
+    pub(super) container: ContainerAsync<GenericImage>,
 }
 
 impl Mosquitto {
     pub(super) async fn start(docker: &Docker, disk: BrokersDisk) -> anyhow::Result<Mosquitto> {
-        let port = Port::free(1883).context("looking for a free port for Mosquitto")?;
-        let config = match disk {
-            BrokersDisk::Large => CONFIG.to_owned(),
-            BrokersDisk::Small => format!("{CONFIG}{SAVES_EVERY_SECOND}"),
-        };
-        let container = docker
-            .start(&MOSQUITTO, &[port], |image| {
-                let request = image.with_copy_to("/mosquitto/config/mosquitto.conf", config.into_bytes());
-                match disk {
-                    BrokersDisk::Large => request,
-                    BrokersDisk::Small => request.with_mount(Mount::tmpfs_mount(DATA).with_size_bytes(SMALL_BYTES)),
-                }
-            })
-            .await?;
-        let endpoint = port.endpoint();
-        let (docker, server) = (docker.clone(), Asked::Mosquitto(endpoint.clone()));
-        let machine = Machine { docker, container: container.id().to_owned(), server };
-        machine.answers().await?;
-        Ok(Mosquitto { endpoint, machine, _container: container })
+        match disk {
+            BrokersDisk::Large => serve(docker, CONFIG.to_owned(), |request| request).await,
+            BrokersDisk::Small => {
+                let mount = Mount::tmpfs_mount(DATA).with_size_bytes(SMALL_BYTES);
+                serve(docker, format!("{CONFIG}{SAVES_EVERY_SECOND}"), |request| request.with_mount(mount)).await
+            }
+        }
     }
+
+    /// One with access lists.
+    pub(super) async fn with_access(docker: &Docker, access: String) -> anyhow::Result<Mosquitto> {
+        let config = format!("{CONFIG}acl_file {ACCESS_FILE}\n");
+        serve(docker, config, |request| request.with_copy_to(ACCESS_FILE, access.into_bytes())).await
+    }
+}
+
+/// Starts it, and waits until it answers; `settled` adds what it needs beside its configuration.
+async fn serve(
+    docker: &Docker,
+    config: String,
+    settled: impl FnOnce(ContainerRequest<GenericImage>) -> ContainerRequest<GenericImage>,
+) -> anyhow::Result<Mosquitto> {
+    let port = Port::free(1883).context("looking for a free port for Mosquitto")?;
+    let container = docker
+        .start(&MOSQUITTO, &[port], |image| settled(image.with_copy_to(CONFIG_FILE, config.into_bytes())))
+        .await?;
+    let endpoint = port.endpoint();
+    let (docker, server) = (docker.clone(), Asked::Mosquitto(endpoint.clone()));
+    let machine = Machine { docker, container: container.id().to_owned(), server };
+    machine.answers().await?;
+    Ok(Mosquitto { endpoint, machine, container })
 }
 
 /// Whether it lets a client in.

@@ -3,8 +3,10 @@
 //! It keeps a log for each distinct subscription filter, read or not, and silently drops the oldest part of it when it
 //! outgrows its segments, even what a subscriber has not had yet: so the segments are large, each bridge should use
 //! few filters, and a loss still has to be looked for by seq. It sends a subscriber 100 unacknowledged messages at
-//! most. Never use `$share` on it: the last member that leaves with unacknowledged messages stops its router. A client
-//! that comes back at the moment when its old connection breaks may be closed once more, and then gets in.
+//! most, and while there are so many answers it nothing, no ping either: a bridge whose Kafka is away for longer than its
+//! keep-alive connects again, and gets the same messages. Never use `$share` on it: the last member that leaves with
+//! unacknowledged messages stops its router. A client that comes back at the moment when its old connection breaks may be
+//! closed once more, and then gets in. In what else it differs from Mosquitto is declared in `tests/conformance/mqtt.rs`.
 
 use std::{
     io,

@@ -6,8 +6,10 @@
 
 mod body;
 mod concurrency;
+mod conflict;
 mod embedded;
 mod histories;
+mod lost;
 mod server;
 mod stage;
 
@@ -52,4 +54,6 @@ on_every_store! {
     concurrency::four_writers_and_a_cleaner_leave_nothing_wrong_and_nothing_over,
     concurrency::writers_of_the_same_rows_do_not_deadlock,
     concurrency::a_reader_never_sees_a_torn_record,
+    conflict::a_write_that_meets_another_waits_or_is_told_to_be_aborted,
+    conflict::the_repetition_of_a_write_that_met_another_is_stored_whatever_was_told,
 }

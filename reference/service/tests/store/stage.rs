@@ -18,6 +18,9 @@ pub(crate) const POSTGRES: &str = "FLEETPROOF_TEST_POSTGRES";
 /// The snapshot period with which stages are migrated.
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 
+/// Bound of the wait for a lock to be waited for.
+const WAITS_WITHIN: Duration = Duration::from_secs(10);
+
 /// Tries of one write before a test gives up.
 const WRITE_TRIES: usize = 1_000;
 
@@ -28,8 +31,20 @@ pub(crate) enum Arm {
     Serializable,
 }
 
+/// What a write does that meets another transaction at its rows: in this the arms differ.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Meeting {
+    /// It waits for the other, and then goes on.
+    Waits,
+    /// It fails with this state when the other has committed.
+    Fails(&'static str),
+}
+
 pub(crate) struct Stage {
+    arm: Arm,
     url: String,
+    /// Of the server; also the name that every connection of the stage gives.
+    schema: String,
     /// Holds the file of an embedded store.
     _directory: Option<TempDir>,
 }
@@ -41,7 +56,7 @@ impl Stage {
             Arm::Sqlite => {
                 let directory = tempfile::tempdir().expect("a temporary directory can be made");
                 let url = format!("sqlite:{}", directory.path().join("store.db").display());
-                return Some(Stage { url, _directory: Some(directory) });
+                return Some(Stage { arm, url, schema: String::new(), _directory: Some(directory) });
             }
             Arm::ReadCommitted => "read\\ committed",
             Arm::Serializable => "serializable",
@@ -56,11 +71,57 @@ impl Stage {
         let options = options.replace(' ', "%20").replace('=', "%3D").replace('\\', "%5C");
         let sign = if server.contains('?') { '&' } else { '?' };
         let url = format!("{server}{sign}application_name={schema}&options={options}");
-        Some(Stage { url, _directory: None })
+        Some(Stage { arm, url, schema, _directory: None })
     }
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    pub(crate) fn meeting(&self) -> Meeting {
+        match self.arm {
+            Arm::Sqlite | Arm::ReadCommitted => Meeting::Waits,
+            Arm::Serializable => Meeting::Fails("40001"),
+        }
+    }
+
+    /// A transaction past the code under test that has done this and stays open.
+    pub(crate) async fn hold(&self, sql: &str) -> Held {
+        match self.url.strip_prefix("sqlite:") {
+            Some(path) => {
+                let file = raw_file(path);
+                file.execute_batch(&format!("BEGIN IMMEDIATE; {sql}")).expect("test SQL is right");
+                Held::File(file)
+            }
+            None => {
+                let server = raw_server(&self.url).await;
+                server.batch_execute(&format!("BEGIN; {sql}")).await.expect("test SQL is right");
+                Held::Server(server)
+            }
+        }
+    }
+
+    /// Waits until a connection of the stage waits for a lock of another. Who waits for a file only tries again and
+    /// again: nobody can see it, so there it is taken for granted.
+    pub(crate) async fn until_somebody_waits(&self) {
+        if self.arm == Arm::Sqlite {
+            return;
+        }
+        let waiting = format!(
+            "SELECT 1 FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'",
+            self.schema
+        );
+        let look = raw_server(&self.url).await;
+        let seen = async {
+            while look.query(&waiting, &[]).await.expect("test SQL is right").is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(WAITS_WITHIN, seen).await.expect("somebody waits");
     }
 
     /// Opens the store as it is.
@@ -102,6 +163,21 @@ impl Stage {
         match self.url.strip_prefix("sqlite:") {
             Some(path) => raw_file(path).execute_batch(sql).expect("test SQL is right"),
             None => raw_server(&self.url).await.batch_execute(sql).await.expect("test SQL is right"),
+        }
+    }
+}
+
+/// An open transaction.
+pub(crate) enum Held {
+    File(rusqlite::Connection),
+    Server(tokio_postgres::Client),
+}
+
+impl Held {
+    pub(crate) async fn commit(self) {
+        match self {
+            Held::File(file) => file.execute_batch("COMMIT").expect("it commits"),
+            Held::Server(server) => server.batch_execute("COMMIT").await.expect("it commits"),
         }
     }
 }
