@@ -57,14 +57,25 @@ pub struct Observable {
     pub gauges: bool,
     /// Starts and ends of the processes.
     pub processes: bool,
+    /// How the registries are set: as the scenario says.
+    pub settings: bool,
+    /// Whole records: floors, RAEs and presence, and not attributes alone.
+    pub records: bool,
     /// Whether others publish here too, so that devices which are not the plan's are none of ours.
     pub shared: bool,
 }
 
 impl Observable {
     /// A target that shows everything and serves this run alone.
-    pub const EVERYTHING: Observable =
-        Observable { wire: true, dead_letters: true, gauges: true, processes: true, shared: false };
+    pub const EVERYTHING: Observable = Observable {
+        wire: true,
+        dead_letters: true,
+        gauges: true,
+        processes: true,
+        settings: true,
+        records: true,
+        shared: false,
+    };
 }
 
 /// How far the rows are behind the truth.
@@ -241,7 +252,7 @@ impl Check {
         match self {
             Check::Provenance(check) => check.finish(),
             Check::Attributes(check) => check.finish(),
-            Check::Floors(check) => check.finish(),
+            Check::Floors(check) => check.finish(models),
             Check::Order(check) => check.finish(),
             Check::CommitSafety(check) => check.finish(models),
             Check::StartPosition(check) => check.finish(models),

@@ -5,6 +5,8 @@
 
 mod catalogue;
 mod children;
+mod clean;
+mod doctor;
 mod list;
 mod run;
 mod up;
@@ -16,13 +18,16 @@ mod tests;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    fleet::RunPrefix,
     run::{StoreProduct, Target},
-    scenario::{Override, Scenario, ScenarioError},
+    scenario::{Override, Scenario, ScenarioError, parse::Problems},
+    target::{Deployment, TargetError},
 };
 
 /// How the program ended, for whoever called it.
@@ -57,9 +62,12 @@ Examples:
   fleetproof run scenarios/quick.toml --seed 8          the same question, another fleet and other moments
   fleetproof run scenarios/quick.toml --set fleet.raes=500 --set phase.burst.rate=12
   fleetproof run scenarios/quick.toml --on containers   the same question to Mosquitto, Kafka and PostgreSQL
+  fleetproof run scenarios/quick.toml --on staging.toml the same question to servers of your own
   fleetproof validate scenarios/*.toml                  only read them, and name every mistake
   fleetproof list                                       the shipped scenarios and what they ask
   fleetproof checks                                     what a run is held against
+  fleetproof doctor --on staging.toml                   whether servers of your own are as a run needs them
+  fleetproof clean --on staging.toml --run LAB1 --yes   removes what a run has left there
   fleetproof up                                         brokers, store, bridge and registry for your own clients
 
 Exit codes:
@@ -96,6 +104,16 @@ enum Command {
     ///
     /// Point any MQTT client at the broker and any Kafka client at the log.
     Up(UpArgs),
+    /// Look whether servers of your own are as a run needs them.
+    ///
+    /// Each endpoint, credential, right, clock and topic setting is a line; exit code 1 if one is wrong.
+    Doctor {
+        /// The file that names them.
+        #[arg(long, value_name = "TARGET.toml")]
+        on: PathBuf,
+    },
+    /// Remove from servers of your own what a run has left there; shows it first.
+    Clean(CleanArgs),
     /// Print the checks: what each promises, and how it counts.
     Checks,
     /// List scenarios with the question that each asks.
@@ -128,8 +146,9 @@ struct RunArgs {
     /// The scenario file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where to run it: `embedded` starts everything that it needs by itself, `containers` wants a Docker engine.
-    #[arg(long, value_enum, default_value_t = On::Embedded, value_name = "TARGET")]
+    /// Where to run it: `embedded` starts everything that it needs by itself, `containers` wants a Docker engine, and a
+    /// file such as staging.toml names servers of your own.
+    #[arg(long, default_value = "embedded", value_name = "TARGET")]
     on: On,
     /// The database, on containers [default: postgres].
     #[arg(long, value_enum, value_name = "DATABASE")]
@@ -164,7 +183,23 @@ impl RunArgs {
 }
 
 #[derive(Debug, Args)]
+struct CleanArgs {
+    /// The file that names them.
+    #[arg(long, value_name = "TARGET.toml")]
+    on: PathBuf,
+    /// The prefix of the run, as its summary names it.
+    #[arg(long, value_name = "PREFIX")]
+    run: RunPrefix,
+    /// Remove it, and not only show it.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
 struct UpArgs {
+    /// Start brokers and store alone, without bridge and registry.
+    #[arg(long)]
+    servers_only: bool,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -177,12 +212,27 @@ struct Overrides {
 }
 
 /// Where to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum On {
     /// MQTT broker, Kafka-protocol broker and SQLite inside this process.
     Embedded,
     /// Mosquitto, Kafka and a database in containers of their own, removed at the end.
     Containers,
+    /// Servers that this file names.
+    File(PathBuf),
+}
+
+impl FromStr for On {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<On, String> {
+        match text {
+            "embedded" => Ok(On::Embedded),
+            "containers" => Ok(On::Containers),
+            file if file.ends_with(".toml") => Ok(On::File(file.into())),
+            _ => Err("a target is `embedded`, `containers`, or a file that ends in .toml".to_owned()),
+        }
+    }
 }
 
 /// A database in a container.
@@ -193,13 +243,17 @@ enum Product {
 }
 
 impl RunArgs {
-    /// Where to run; `None` where the options contradict each other.
-    fn target(&self) -> Option<Target> {
-        match (self.on, self.store) {
-            (On::Embedded, None) => Some(Target::Embedded),
-            (On::Embedded, Some(_)) => None,
-            (On::Containers, None | Some(Product::Postgres)) => Some(Target::Containers(StoreProduct::Postgres)),
-            (On::Containers, Some(Product::Cockroach)) => Some(Target::Containers(StoreProduct::Cockroach)),
+    /// Where to run, or what is wrong with it, said on standard error.
+    fn target(&self) -> Result<Target, Exit> {
+        match (&self.on, self.store) {
+            (On::Containers, None | Some(Product::Postgres)) => Ok(Target::Containers(StoreProduct::Postgres)),
+            (On::Containers, Some(Product::Cockroach)) => Ok(Target::Containers(StoreProduct::Cockroach)),
+            (On::Embedded | On::File(_), Some(_)) => {
+                eprintln!("error: --store goes with --on containers: another target has its own store");
+                Err(Exit::Usage)
+            }
+            (On::Embedded, None) => Ok(Target::Embedded),
+            (On::File(file), None) => Ok(Target::Deployed(Box::new(deployment(file)?))),
         }
     }
 }
@@ -223,6 +277,8 @@ fn dispatch(command: Command) -> Exit {
         Command::Run(args) => run::run(&args),
         Command::Validate { files } => validate::validate(&files),
         Command::Up(args) => up::up(&args),
+        Command::Doctor { on } => doctor::doctor(&on),
+        Command::Clean(args) => clean::clean(&args),
         Command::Checks => catalogue::print(),
         Command::List { directory, on } => list::list(&directory, on),
         Command::ChildProcess { config, sabotage } => children::child_process(&config, sabotage.as_deref()),
@@ -237,13 +293,26 @@ fn scenario(path: &Path, overrides: &[Override], seed: Option<u64>) -> Result<Sc
 
 fn refused(error: &ScenarioError) -> Exit {
     match error {
-        ScenarioError::Invalid(problems) => {
-            let (count, s) = (problems.0.len(), if problems.0.len() == 1 { "" } else { "s" });
-            eprintln!("{problems}\n\nerror: the scenario has {count} mistake{s}");
-        }
+        ScenarioError::Invalid(problems) => mistakes("scenario", problems),
         ScenarioError::Read { .. } => eprintln!("error: {}", chain(error)),
     }
     Exit::Usage
+}
+
+/// Reads a target's file, or says on standard error what is wrong with it.
+fn deployment(path: &Path) -> Result<Deployment, Exit> {
+    Deployment::from_file(path).map_err(|error| {
+        match &error {
+            TargetError::Invalid(problems) => mistakes("target", problems),
+            TargetError::Read { .. } => eprintln!("error: {}", chain(&error)),
+        }
+        Exit::Usage
+    })
+}
+
+fn mistakes(of: &str, problems: &Problems) {
+    let (count, s) = (problems.0.len(), if problems.0.len() == 1 { "" } else { "s" });
+    eprintln!("{problems}\n\nerror: the {of} has {count} mistake{s}");
 }
 
 /// An error and its causes in one line.

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use dmp_core::agent::Backoff;
 
+mod demand;
 pub mod plan;
+mod run_prefix;
+
+pub use demand::Demand;
+pub use run_prefix::{NotARunPrefix, RunPrefix};
 
 /// Each snapshot interval is drawn from the mean times 1 +- this many thousandths.
 pub const SNAPSHOT_JITTER_PERMILLE: u16 = 200;

@@ -8,7 +8,7 @@
 //!
 //! A [`scenario`] says what is asked. The [`fleet`] holds the truth (the device plan) and fakes the RAEs. [`live`] drives
 //! agents, bridges and registries on a target, breaks things, and observes. Everything between the running system and
-//! the verdict is one typed, ordered [`history`].
+//! the verdict is one typed, ordered [`history`]. A [`Trial`] is all of that as a test of somebody's own.
 
 pub mod check;
 pub mod cli;
@@ -27,3 +27,7 @@ pub mod report;
 pub mod run;
 mod sabotage;
 pub mod scenario;
+pub mod target;
+mod trial;
+
+pub use trial::Trial;

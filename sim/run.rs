@@ -6,19 +6,23 @@ use serde::Serialize;
 
 use crate::{
     check::verdict::{CheckResult, Verdict},
+    fleet::RunPrefix,
     history::Stage,
     observe::Figures,
     scenario::Scenario,
+    target::{AbortIf, Deployment},
 };
 
 /// Where a scenario is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Target {
     /// MQTT broker, Kafka-protocol broker and SQLite inside this process.
     #[default]
     Embedded,
     /// Mosquitto, Kafka and this database in containers; only with the cargo feature `containers`.
     Containers(StoreProduct),
+    /// Somebody's own servers.
+    Deployed(Box<Deployment>),
 }
 
 /// A database in a container.
@@ -37,7 +41,37 @@ impl fmt::Display for Target {
             Target::Embedded => "embedded",
             Target::Containers(StoreProduct::Postgres) => "containers, postgres",
             Target::Containers(StoreProduct::Cockroach) => "containers, cockroach",
+            Target::Deployed(deployment) => &deployment.name,
         })
+    }
+}
+
+impl Target {
+    /// What the serials of a run there begin with, as far as it is known.
+    #[must_use]
+    pub fn prefix(&self) -> Option<&RunPrefix> {
+        match self {
+            Target::Deployed(deployment) => deployment.prefix.as_ref(),
+            Target::Embedded | Target::Containers(_) => None,
+        }
+    }
+
+    /// When a run there is given up.
+    #[must_use]
+    pub fn abort_if(&self) -> AbortIf {
+        match self {
+            Target::Deployed(deployment) => deployment.abort_if,
+            Target::Embedded | Target::Containers(_) => AbortIf::default(),
+        }
+    }
+
+    /// Its name, and what tells a run's traces from others'.
+    #[must_use]
+    pub fn of_run(&self) -> String {
+        match self.prefix() {
+            Some(prefix) => format!("{self}, run {prefix}"),
+            None => self.to_string(),
+        }
     }
 }
 
@@ -48,8 +82,9 @@ pub struct RunOptions {
     pub target: Target,
     /// The directory of this run's files: `result.json`, and the logs of bridge and registry in `logs/`. Made if absent.
     pub out: PathBuf,
-    /// The `fleetproof` binary, of which bridge and registry are child processes.
-    pub binary: PathBuf,
+    /// The `fleetproof` binary, of which bridge and registry are child processes; `None`: they are tasks of this process,
+    /// which cannot be killed or paused.
+    pub binary: Option<PathBuf>,
     /// A planted bug, by name; only with the cargo feature `sabotage`.
     pub sabotage: Option<String>,
     /// The command line that reproduces the run.
@@ -92,7 +127,7 @@ pub struct RunOutcome {
     pub figures: Figures,
     /// The scenario with every default and override in it.
     pub scenario: Scenario,
-    /// The target: `embedded`; `containers, postgres`; `containers, cockroach`.
+    /// The target: `embedded`; `containers, postgres`; `containers, cockroach`; a target's file, and the prefix of the run.
     pub target: String,
     /// When the run began, RFC 3339 in UTC.
     pub began_at: String,
@@ -155,6 +190,9 @@ pub enum RunError {
         /// Why not.
         reason: String,
     },
+    /// The target does not allow it, or cannot be set as the scenario asks; nothing was begun.
+    #[error("refused: {0}")]
+    Refused(String),
     /// The fleet needs more open files than this process may have.
     #[error(
         "this fleet needs about {needed} open files and this process may have {limit}: raise the hard limit (ulimit -Hn), \

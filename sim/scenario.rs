@@ -7,10 +7,12 @@ mod command;
 mod fault;
 pub mod parse;
 pub mod quantity;
+mod written;
 
 pub use command::{Addressee, Ask, Commands};
 pub use fault::{Fault, FaultKind, OldRae, Part, PoisonKind, ReadFrom, Server, ServerFault};
 pub use parse::{Override, ScenarioError};
+pub use written::Written;
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     model::Models,
     reconstruction::has_reasons,
-    tally::Tally,
+    tally::{SET_BY_OTHERS, Tally},
     verdict::{CheckId, CheckResult, Outcome},
 };
 use crate::{
@@ -108,6 +108,9 @@ impl FeedbackBounds {
     }
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
+        if !models.observable.settings {
+            return self.tally.not_observable(SET_BY_OTHERS);
+        }
         let period = models.scenario.fleet.snapshot_every;
         let limit = format!("one of each per session in {period:.1?}, {} requests a second", budget(models));
         let figure = format!("{} requests, at most {} in a second; {} notices", self.requests, self.most, self.notices);

@@ -2,7 +2,7 @@
 
 use super::{
     model::{Fell, GapKind, Models, Step, brief},
-    tally::Tally,
+    tally::{ATTRIBUTES_ALONE, Tally},
     verdict::{CheckId, CheckResult},
 };
 use crate::history::{Entry, What};
@@ -18,7 +18,7 @@ impl Floors {
 
     pub(super) fn observe(&mut self, models: &Models, entry: &Entry, step: &Step) {
         match (step, &entry.what) {
-            (Step::Floor { device, fell, .. }, _) => {
+            (Step::Floor { device, fell, .. }, _) if models.observable.records => {
                 self.0.saw();
                 let Some(Fell { from, to }) = fell else { return };
                 self.0.fail(entry.at, || {
@@ -60,7 +60,10 @@ impl Floors {
         }
     }
 
-    pub(super) fn finish(&mut self) -> CheckResult {
+    pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
+        if !models.observable.records {
+            return self.0.not_observable(ATTRIBUTES_ALONE);
+        }
         let figure = format!("{} floors read", self.0.observed);
         self.0.result(figure, String::new(), "floor")
     }

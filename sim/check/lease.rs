@@ -14,7 +14,7 @@ use dmp_core::{
 
 use super::{
     model::Models,
-    tally::Tally,
+    tally::{SET_BY_OTHERS, Tally},
     verdict::{CheckId, CheckResult},
 };
 use crate::{
@@ -94,12 +94,15 @@ impl Lease {
                 let filled = self.partitions.iter().filter(|(_, partition)| partition.end > 0);
                 self.rebuilding = filled.map(|(&number, partition)| (number, partition.end)).collect();
             }
-            What::Read(read) => self.read(models, entry.at, read),
+            What::Read(read) if judged(models) => self.read(models, entry.at, read),
             _ => {}
         }
     }
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
+        if !judged(models) {
+            return self.tally.not_observable(SET_BY_OTHERS);
+        }
         let figure =
             format!("{} of {} devices are marked as stale in the end", self.marked.len(), self.snapshots.len());
         let limit = format!("exactly those silent for {:.1?}", lease(models));
@@ -178,6 +181,11 @@ impl Partition {
             self.read = newest;
         }
     }
+}
+
+/// How long a lease is, and what has one, the target must show.
+fn judged(models: &Models) -> bool {
+    models.observable.settings && models.observable.records
 }
 
 fn lease(models: &Models) -> Duration {

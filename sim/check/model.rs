@@ -199,7 +199,7 @@ impl Models {
             truth: Truth::new(&plan),
             ledger: Ledger::new(devices),
             log: Log::new(devices, rebuilds),
-            rows: Rows::new(devices),
+            rows: Rows::new(devices, observable.records),
             clock: Clock::default(),
             letters: Letters::default(),
             faults: Faults::default(),
@@ -297,7 +297,7 @@ impl Models {
 
     /// What another store shows, read at `at`.
     pub(super) fn rows_of(&self, records: &BTreeMap<Device, Record>, at: Duration) -> Rows {
-        let mut rows = Rows::new(self.plan.devices.len());
+        let mut rows = Rows::new(self.plan.devices.len(), self.observable.records);
         for (device, record) in records {
             let Some(index) = self.plan.device(*device) else { continue };
             rows.floor(index, record.floor, self.plan.rae(&record.rae), at);

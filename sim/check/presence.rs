@@ -8,7 +8,7 @@ use dmp_core::event::{Event, Presence as Status, PresenceState};
 
 use super::{
     model::Models,
-    tally::Tally,
+    tally::{ATTRIBUTES_ALONE, Tally},
     verdict::{CheckId, CheckResult},
 };
 use crate::{
@@ -63,12 +63,15 @@ impl Presence {
                     self.shown.insert(rae, *presence);
                 }
             }
-            What::Read(read) if self.verifying => self.read(models, entry.at, read),
+            What::Read(read) if self.verifying && models.observable.records => self.read(models, entry.at, read),
             _ => {}
         }
     }
 
     pub(super) fn finish(&mut self, models: &Models) -> CheckResult {
+        if !models.observable.records {
+            return self.tally.not_observable(ATTRIBUTES_ALONE);
+        }
         for (rae, wrong) in &self.wrong {
             let serial = &models.plan.raes[rae.0 as usize].serial;
             self.tally.fail(self.read_at, || (format!("{serial} {wrong}"), Vec::new()));

@@ -25,7 +25,7 @@ impl Provenance {
             (Step::Row { device, source, offered, .. }, What::Row { .. }) => {
                 self.row(models, entry, *device, *source, *offered);
             }
-            (Step::Floor { device, offered: false, .. }, What::Floor { version, .. }) => {
+            (Step::Floor { device, offered: false, .. }, What::Floor { version, .. }) if models.observable.records => {
                 self.0.fail(entry.at, || {
                     let what = format!(
                         "device {} shows a floor at {}, and the log holds no snapshot of that version",

@@ -4,6 +4,12 @@ use std::time::Duration;
 
 use super::verdict::{CheckId, CheckResult, MAX_WITNESSES, Moment, Outcome, Witness};
 
+/// Why what is asked of whole records is not observable.
+pub(super) const ATTRIBUTES_ALONE: &str = "the store shows attributes alone";
+
+/// Why what rests on the settings of registries is not observable.
+pub(super) const SET_BY_OTHERS: &str = "the registries are not the harness's, nor known how they are set";
+
 /// Counts what a check looked at and keeps its first witnesses.
 #[derive(Debug)]
 pub(super) struct Tally {

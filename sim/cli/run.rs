@@ -5,6 +5,7 @@ use std::{fs::File, io, path::Path, sync::Mutex};
 use super::{Exit, On, Product, RunArgs, chain, runtime, scenario};
 use crate::{
     check::verdict::Verdict,
+    fleet::RunPrefix,
     report::{self, ProgressLine, Terminal},
     run::{RunError, RunOptions, RunOutcome, Target},
     scenario::Scenario,
@@ -14,14 +15,15 @@ use crate::{
 const LOG_FILTER: &str = "info,rumqttd=off";
 
 pub(super) fn run(args: &RunArgs) -> Exit {
-    let Some(target) = args.target() else {
-        eprintln!("error: --store goes with --on containers: the embedded target has its own store");
-        return Exit::Usage;
+    let mut target = match args.target() {
+        Ok(target) => target,
+        Err(exit) => return exit,
     };
     let scenario = match scenario(&args.file, &args.overrides.set, args.seed) {
         Ok(scenario) => scenario,
         Err(exit) => return exit,
     };
+    named(&mut target, args.quiet);
     let options = match options(args, target, &scenario) {
         Ok(options) => options,
         Err(error) => {
@@ -42,6 +44,17 @@ pub(super) fn run(args: &RunArgs) -> Exit {
             eprintln!("error: {}", chain(&error));
             of_error(&error)
         }
+    }
+}
+
+/// Gives a run on servers that are not its own its prefix, and says it before anything is left there by it.
+fn named(target: &mut Target, quiet: bool) {
+    let Target::Deployed(deployment) = target else { return };
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+    let prefix = deployment.prefix.get_or_insert_with(|| RunPrefix::of_time(now));
+    if !quiet {
+        let name = &deployment.name;
+        eprintln!("run {prefix} on {name}; `fleetproof clean --on {name} --run {prefix}` shows what it leaves there");
     }
 }
 
@@ -72,6 +85,7 @@ fn of_error(error: &RunError) -> Exit {
     match error {
         RunError::Feature { .. }
         | RunError::Unsupported { .. }
+        | RunError::Refused(_)
         | RunError::OpenFiles { .. }
         | RunError::Output { .. } => Exit::Usage,
         RunError::NoRoom { .. } | RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
@@ -90,7 +104,7 @@ fn options(args: &RunArgs, target: Target, scenario: &Scenario) -> Result<RunOpt
     log_to(&out.join("harness.log")).map_err(unwritable(&out))?;
     let binary = std::env::current_exe().map_err(|error| RunError::Harness(error.into()))?;
     let sabotage = args.sabotage().map(str::to_owned);
-    Ok(RunOptions { target, out, binary, sabotage, reproduce: reproduce(args, scenario.seed) })
+    Ok(RunOptions { target, out, binary: Some(binary), sabotage, reproduce: reproduce(args, scenario.seed) })
 }
 
 /// The command line that asks the same again, the seed named: as it was typed, so that it works from the same directory.
@@ -101,9 +115,10 @@ pub(super) fn reproduce(args: &RunArgs, seed: u64) -> String {
     for set in &args.overrides.set {
         words.extend(["--set".to_owned(), set.to_string().replacen(" = ", "=", 1)]);
     }
-    match args.on {
+    match &args.on {
         On::Embedded => {}
         On::Containers => words.extend(["--on".to_owned(), "containers".to_owned()]),
+        On::File(file) => words.extend(["--on".to_owned(), file.display().to_string()]),
     }
     let store = args.store.map(|store| match store {
         Product::Postgres => "postgres",

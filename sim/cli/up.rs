@@ -32,7 +32,7 @@ pub(super) fn up(args: &UpArgs) -> Exit {
     logging.log_internal_errors(false).init();
     let ended = std::env::current_exe().map_err(|error| RunError::Harness(error.into())).and_then(|binary| {
         let runtime = runtime().map_err(|error| RunError::Harness(error.into()))?;
-        runtime.block_on(live::up(scenario, binary, |endpoints| print(&shown(endpoints))))
+        runtime.block_on(live::up(scenario, binary, !args.servers_only, |endpoints| print(&shown(endpoints))))
     });
     match ended {
         Ok(()) => Exit::Pass,

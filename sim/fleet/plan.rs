@@ -29,6 +29,7 @@ use dmp_core::{
 use rand::RngExt;
 
 use crate::{
+    fleet::RunPrefix,
     random::{chosen, stream},
     scenario::{Canary, Scenario},
 };
@@ -58,6 +59,7 @@ pub struct Plan {
     report_bytes: usize,
     by_id: BTreeMap<Device, DeviceIndex>,
     by_serial: BTreeMap<Rae, RaeIndex>,
+    prefix: Option<RunPrefix>,
 }
 
 /// Whether fault number `fault` of the scenario hits the device or RAE with the number `entity`, by its share.
@@ -79,9 +81,15 @@ impl Plan {
     /// The plan of `scenario`: the same for the same scenario and seed.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Plan {
+        Plan::of_run(scenario, None)
+    }
+
+    /// The same with serials, and so devices, that are those of one run alone.
+    #[must_use]
+    pub fn of_run(scenario: &Scenario, prefix: Option<RunPrefix>) -> Plan {
         let report_bytes = scenario.fleet.record_bytes.saturating_sub(PAYLOAD_WITHOUT_REPORT_BYTES).max(8) as usize;
         let (raes, devices) = (Vec::new(), Vec::new());
-        let mut plan = Plan { raes, devices, report_bytes, by_id: BTreeMap::new(), by_serial: BTreeMap::new() };
+        let mut plan = Plan { raes, devices, report_bytes, by_id: BTreeMap::new(), by_serial: BTreeMap::new(), prefix };
         let moves = Moves::new(scenario);
         for number in 0..scenario.fleet.raes {
             let rae = RaeIndex(number);
@@ -100,6 +108,22 @@ impl Plan {
         plan.by_id = (0..).map(DeviceIndex).zip(&plan.devices).map(|(index, device)| (device.id, index)).collect();
         plan.by_serial = (0..).map(RaeIndex).zip(&plan.raes).map(|(index, rae)| (rae.serial.clone(), index)).collect();
         plan
+    }
+
+    /// A serial in the manner of the run's others, which none of them has.
+    ///
+    /// # Panics
+    /// If `name` is not of letters, digits and hyphens.
+    #[must_use]
+    pub fn serial(&self, name: &str) -> Rae {
+        let serial = self.prefix.as_ref().map_or_else(|| name.to_owned(), |prefix| prefix.serial(name));
+        Rae::try_from(serial.as_str()).expect("made of letters, digits and hyphens")
+    }
+
+    /// What the run's serials begin with, where it is not alone on its servers.
+    #[must_use]
+    pub fn prefix(&self) -> Option<&RunPrefix> {
+        self.prefix.as_ref()
     }
 
     /// The device with this id, if it is one of the plan's.
@@ -197,12 +221,12 @@ impl Plan {
 
     fn add_rae(
         &mut self,
-        serial: &str,
+        name: &str,
         stay: Option<(Duration, Duration)>,
         devices: u32,
         mut life: impl FnMut(u32) -> Life,
     ) {
-        let rae = RaeIndex(self.raes.len() as u32);
+        let (rae, serial) = (RaeIndex(self.raes.len() as u32), self.serial(name));
         let first = self.devices.len() as u32;
         for number in first..first + devices {
             let hardware: Arc<str> = format!("{serial}-HW-{number:07}").into();
@@ -217,7 +241,7 @@ impl Plan {
             });
         }
         self.raes.push(RaePlan {
-            serial: Rae::try_from(serial).expect("made of letters, digits and hyphens"),
+            serial,
             devices: first..first + devices,
             guests: Vec::new(),
             stay,

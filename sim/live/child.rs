@@ -1,4 +1,5 @@
-//! Bridge and registry as child processes of this binary, so that they can be killed and paused; and the janitor.
+//! Bridge and registry as child processes of this binary, so that they can be killed and paused; or within the process of
+//! a program that is not this binary. And the janitor.
 //!
 //! A child is given its configuration as a file, says on its standard output where its metrics are and when a limit of
 //! its store first acts, takes orders on its standard input, and ends when that does: its parent is gone then, however it
@@ -7,7 +8,7 @@
 use std::{io::Write, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
-use dmp_service::{bridge, registry, store};
+use dmp_service::{bridge, config::Checked, program::Running, registry, store};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -15,7 +16,7 @@ use super::faulty_store::{Brake, FaultyStore};
 use crate::history::StoreLimit;
 
 /// What a child is to be.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ChildConfig {
     /// A bridge.
@@ -67,33 +68,54 @@ fn tell_slowed(limit: StoreLimit) {
     let _nobody_listens = writeln!(std::io::stdout(), "{SLOWED}{}", limit_name(limit));
 }
 
+/// What does with a part what an order says, [`ChildOrder::Stop`] apart.
+type Obey = Box<dyn FnMut(ChildOrder) + Send>;
+
+/// Starts a part, wherever; `slowed` is told when a limit of its store first acts.
+///
+/// # Errors
+/// If it cannot start.
+pub(super) async fn begin(
+    config: ChildConfig,
+    slowed: impl Fn(StoreLimit) + Send + Sync + 'static,
+) -> anyhow::Result<(Running, Obey)> {
+    match config {
+        ChildConfig::Bridge(config) => Ok((bridge::start(config).await?, Box::new(|_| {}))),
+        ChildConfig::Registry(config) => {
+            let url = config.store.full_url().context("parsing the store's URL")?;
+            let (brake, faults) = (Brake::new(slowed), registry::Faults::default());
+            let database = store::Database::open(&url, store::Access::Write).await?;
+            let running = registry::start(config, FaultyStore::new(database, brake.clone()), faults.clone()).await?;
+            let obey = move |order| match order {
+                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
+                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
+                ChildOrder::PanicWriter(times) => faults.panic_writer(times),
+                ChildOrder::Stop => {}
+            };
+            Ok((running, Box::new(obey)))
+        }
+    }
+}
+
 /// Runs a child process: what the hidden subcommand does.
 ///
 /// # Errors
 /// If the configuration cannot be read, the part cannot start, or it ends by itself.
 pub async fn child_process(config: &Path) -> anyhow::Result<()> {
     let text = std::fs::read(config).with_context(|| format!("reading {}", config.display()))?;
-    match serde_json::from_slice(&text).with_context(|| format!("parsing {}", config.display()))? {
-        ChildConfig::Bridge(config) => {
-            let running = bridge::start(config).await?;
-            println!("{READY}{}", running.http());
-            running.until(orders(|_| {})).await
-        }
-        ChildConfig::Registry(config) => {
-            let url = config.store.url.parse().context("parsing the store's URL")?;
-            let (brake, faults) = (Brake::new(tell_slowed), registry::Faults::default());
-            let database = store::Database::open(&url, store::Access::Write).await?;
-            let running = registry::start(config, FaultyStore::new(database, brake.clone()), faults.clone()).await?;
-            println!("{READY}{}", running.http());
-            let obey = |order| match order {
-                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
-                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
-                ChildOrder::PanicWriter(times) => faults.panic_writer(times),
-                ChildOrder::Stop => {}
-            };
-            running.until(orders(obey)).await
-        }
+    let mut config = serde_json::from_slice(&text).with_context(|| format!("parsing {}", config.display()))?;
+    match &mut config {
+        ChildConfig::Bridge(config) => config.load_secrets(&secret::<bridge::Config>)?,
+        ChildConfig::Registry(config) => config.load_secrets(&secret::<registry::Config>)?,
     }
+    let (running, obey) = begin(config, tell_slowed).await?;
+    println!("{READY}{}", running.http());
+    running.until(orders(obey)).await
+}
+
+/// A password is in no file of the run: its parent leaves it in the environment, where the programs look for it.
+fn secret<T: Checked>(name: &str) -> Option<String> {
+    std::env::var(format!("{}{name}", T::PREFIX)).ok()
 }
 
 /// Takes orders until told to stop. A standard input that ends is a parent that is gone: then the process ends at once.

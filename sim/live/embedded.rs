@@ -43,6 +43,16 @@ impl Embedded {
         format!("sqlite:{}", self.file(name, "").display())
     }
 
+    /// Makes room for an empty store: its file is made by who writes it first.
+    ///
+    /// # Errors
+    /// If a store of this name is there.
+    pub(super) fn make_store(&self, name: &str) -> anyhow::Result<()> {
+        let file = self.file(name, "");
+        anyhow::ensure!(!file.exists(), "{} is there already", file.display());
+        Ok(())
+    }
+
     /// Removes the files of a store.
     ///
     /// # Errors

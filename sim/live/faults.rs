@@ -5,16 +5,15 @@ mod server;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use dmp_service::{
-    mqtt::Dialer,
-    store::{Access, Database},
-};
+use dmp_service::store::{self, Database};
 use tokio::task::JoinSet;
 
 use super::{
+    access::Access,
     child::ChildOrder,
     clock::RunClock,
     fleet::Fleet,
+    hooks::{Hooked, Hooks},
     journal::Journal,
     observe::{self, gauges, store::ReadNow},
     poisoner::Poisoner,
@@ -38,7 +37,8 @@ pub(super) struct World<'a> {
     pub(super) journal: &'a Journal,
     pub(super) processes: &'a mut Processes,
     pub(super) target: &'a Stack,
-    pub(super) dialer: &'a Arc<Dialer>,
+    pub(super) access: &'a Arc<Access>,
+    pub(super) hooks: &'a Arc<Hooks>,
     pub(super) read_now: &'a ReadNow,
     pub(super) primary: &'a Primary,
     pub(super) observers: &'a mut JoinSet<()>,
@@ -65,6 +65,9 @@ pub(super) struct Breaker {
 impl Breaker {
     /// Begins fault number `fault`.
     pub(super) async fn begin(&mut self, fault: usize, world: World<'_>) -> anyhow::Result<()> {
+        if let Some(hooked) = world.target.by_hooks(&world.scenario.faults[fault].kind) {
+            return self.begin_by_hook(fault, hooked, &world).await;
+        }
         match world.scenario.faults[fault].kind {
             // Planned, or decided per message by the fleet itself.
             FaultKind::MissedUpdates { .. }
@@ -80,8 +83,8 @@ impl Breaker {
             | FaultKind::Move { old: OldRae::Up, .. } => {}
             FaultKind::Poison { kind, messages, lasts } => {
                 let (seed, plan) = (world.scenario.seed, world.plan.clone());
-                let (dialer, journal) = (world.dialer.clone(), world.journal.clone());
-                self.tasks.spawn(Poisoner { seed, fault, kind, messages, lasts, plan, dialer, journal }.run());
+                let (access, journal) = (world.access.clone(), world.journal.clone());
+                self.tasks.spawn(Poisoner { seed, fault, kind, messages, lasts, plan, access, journal }.run());
             }
             FaultKind::Reboot { share, down } => world.fleet.order(fault, share, Order::Reboot(down)).await,
             FaultKind::Wipe { share, down } => world.fleet.order(fault, share, Order::Wipe(down)).await,
@@ -126,6 +129,9 @@ impl Breaker {
 
     /// Ends fault number `fault`.
     pub(super) async fn end(&mut self, fault: usize, world: World<'_>) -> anyhow::Result<Ended> {
+        if world.target.by_hooks(&world.scenario.faults[fault].kind).is_some() {
+            return Ok(self.end_by_hook(fault, &world));
+        }
         match world.scenario.faults[fault].kind {
             FaultKind::Kill { part, index, .. } => {
                 let process = Process { part, index };
@@ -165,6 +171,27 @@ impl Breaker {
             | FaultKind::NewConsumer { .. } => {}
         }
         Ok(Ended::Now)
+    }
+
+    /// Begins a fault of what is not the harness's own.
+    async fn begin_by_hook(&mut self, fault: usize, hooked: Hooked, world: &World<'_>) -> anyhow::Result<()> {
+        world.hooks.begin(fault, hooked).await?;
+        world.journal.enter(What::FaultActed { fault, times: 1 }).await;
+        if let FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } = world.scenario.faults[fault].kind {
+            self.read_soon(part, world);
+        }
+        Ok(())
+    }
+
+    /// Ends it while the load goes on.
+    fn end_by_hook(&mut self, fault: usize, world: &World<'_>) -> Ended {
+        let (hooks, journal) = (world.hooks.clone(), world.journal.clone());
+        self.tasks.spawn(async move {
+            hooks.end(fault).await?;
+            journal.enter(What::FaultEnded(fault)).await;
+            Ok(())
+        });
+        Ended::Later
     }
 
     /// Waits for what went on by itself.
@@ -207,9 +234,7 @@ async fn renew_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
             world.processes.order(process, order).await?;
         }
     }
-    let (number, kafka) = (world.target.incarnation(), world.target.kafka());
-    let (url, group) = (world.target.store_url(), world.target.group(world.scenario));
-    world.primary.back(Incarnation::open(number, &kafka, &url, &group).await?).await;
+    world.primary.back(Incarnation::open(world.target, world.scenario, world.plan).await?).await;
     Ok(())
 }
 
@@ -223,8 +248,8 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let group = Stack::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
-    let url = world.target.consumer_store_url(consumer).parse().context("parsing the URL of its store")?;
-    let store = Database::open(&url, Access::Read).await.context("opening its store for reading")?;
+    let url = world.target.consumer_store(consumer).full_url().context("parsing the URL of its store")?;
+    let store = Database::open(&url, store::Access::Read).await.context("opening its store for reading")?;
     world.observers.spawn(observe::consumer::watch(consumer, store, world.clock.clone(), world.journal.clone()));
     Ok(())
 }

@@ -22,7 +22,6 @@ use crate::history::StoreLimit;
 #[derive(Debug, Clone)]
 pub(super) struct Brake(Arc<Limits>);
 
-#[derive(Debug)]
 struct Limits {
     /// 0 is unlimited.
     rows_per_s: AtomicU64,
@@ -30,14 +29,24 @@ struct Limits {
     /// When the rows taken so far are paid for.
     paid_until: Mutex<Option<Instant>>,
     /// Told of the first write that each limit slows down after it was given.
-    tell: fn(StoreLimit),
+    tell: Box<dyn Fn(StoreLimit) + Send + Sync>,
     rate_told: AtomicBool,
     delay_told: AtomicBool,
 }
 
+impl std::fmt::Debug for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limits")
+            .field("rows_per_s", &self.rows_per_s)
+            .field("delay_us", &self.delay_us)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Brake {
     /// No limits yet; `tell` is told of the first write that each of them slows down.
-    pub(super) fn new(tell: fn(StoreLimit)) -> Brake {
+    pub(super) fn new(tell: impl Fn(StoreLimit) + Send + Sync + 'static) -> Brake {
+        let tell = Box::new(tell);
         Brake(Arc::new(Limits {
             rows_per_s: AtomicU64::new(0),
             delay_us: AtomicU64::new(0),

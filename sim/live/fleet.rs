@@ -1,17 +1,20 @@
 //! The fleet, live: one task per RAE, canaries that come and go, and the faults that hit RAEs.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use dmp_service::mqtt::Dialer;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
 use super::{
+    access::Access,
     clock::RunClock,
     directory::Directory,
     journal::Journal,
@@ -52,14 +55,25 @@ impl Fleet {
         plan: Arc<Plan>,
         clock: Arc<RunClock>,
         journal: Journal,
-        dialer: Arc<Dialer>,
+        access: Arc<Access>,
         directory: Arc<Directory>,
+        errors: Arc<AtomicU64>,
     ) -> Fleet {
         let (begin_load, load) = watch::channel(false);
         let tampering = Tampering::new(&scenario);
         let lateness_us = Default::default();
-        let shared =
-            Arc::new(Shared { scenario, plan, clock, journal, tampering, dialer, directory, lateness_us, load });
+        let shared = Arc::new(Shared {
+            scenario,
+            plan,
+            clock,
+            journal,
+            tampering,
+            access,
+            directory,
+            lateness_us,
+            errors,
+            load,
+        });
         let mut fleet = Fleet {
             canaries: tokio::spawn(canaries(shared.clone())),
             lateness: tokio::spawn(report_lateness(shared.clone())),

@@ -149,9 +149,7 @@ impl Issuer {
         let serial = &self.plan.raes[rae.0 as usize].serial;
         match to {
             Addressee::Living | Addressee::DeadSession => serial.clone(),
-            Addressee::AbsentRae => {
-                Rae::try_from(format!("ABSENT-{}", rae.0).as_str()).expect("made of letters, digits and hyphens")
-            }
+            Addressee::AbsentRae => self.plan.serial(&format!("ABSENT-{}", rae.0)),
         }
     }
 

@@ -3,13 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use dmp_core::core::{ConnectionId, PacketId, Publication, Qos};
-use dmp_service::mqtt::{Client, ConnectOptions, Dialer, Incoming};
+use dmp_service::mqtt::{Client, ConnectOptions, Incoming};
 use rand::RngExt;
 
-use super::{clock, journal::Journal};
+use super::{
+    access::{Access, Entrance},
+    clock,
+    journal::Journal,
+};
 use crate::{
     faults::poison,
-    fleet::plan::Plan,
+    fleet::plan::{Plan, RaeIndex},
     history::{PayloadHash, What},
     random::stream,
     scenario::PoisonKind,
@@ -26,7 +30,7 @@ pub(super) struct Poisoner {
     pub(super) messages: u32,
     pub(super) lasts: Duration,
     pub(super) plan: Arc<Plan>,
-    pub(super) dialer: Arc<Dialer>,
+    pub(super) access: Arc<Access>,
     pub(super) journal: Journal,
 }
 
@@ -36,13 +40,16 @@ impl Poisoner {
     /// # Errors
     /// If the broker does not take them.
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut client = Client::new(self.dialer.clone());
+        let mut rng = stream(self.seed, "poison speaker", self.fault as u64);
+        let speaker = RaeIndex(rng.random_range(0..self.plan.raes.len()) as u32);
+        let Entrance { dialer, credentials } = self.access.of(speaker).clone();
+        let mut client = Client::new(dialer);
         let connection = ConnectionId(1);
         let client_id = format!("fleetproof-poison-{}", self.fault).into();
         let keep_alive = Duration::from_secs(60);
         client.connect(
             connection,
-            ConnectOptions { client_id, clean_session: true, keep_alive, will: None, credentials: None },
+            ConnectOptions { client_id, clean_session: true, keep_alive, will: None, credentials },
         );
         expect(&mut client, |incoming| matches!(incoming, Incoming::Connected { .. })).await?;
         let mut rng = stream(self.seed, "poisoned raes", self.fault as u64);
@@ -54,7 +61,10 @@ impl Poisoner {
             while let Ok((_, incoming)) = tokio::time::timeout_at(until, client.next()).await {
                 anyhow::ensure!(!matches!(incoming, Incoming::Closed(_)), "the broker closed the poison connection");
             }
-            let rae = &self.plan.raes[rng.random_range(0..self.plan.raes.len())].serial;
+            // Where each RAE is let in for itself alone, all poison is one RAE's.
+            let drawn = rng.random_range(0..self.plan.raes.len());
+            let rae = if self.access.individual() { speaker.0 as usize } else { drawn };
+            let rae = &self.plan.raes[rae].serial;
             let poison = poison(self.seed, self.fault, number, self.kind, rae, clock::wall());
             let packet = PacketId(1 + (number % 60_000) as u16);
             let (topic, payload) = (Arc::<str>::from(poison.topic), PayloadHash::of(&poison.payload));

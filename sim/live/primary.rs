@@ -6,31 +6,28 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use dmp_service::{
-    config::Kafka,
-    kafka::inspect::Inspector,
-    store::{Access, Database},
-};
+use dmp_service::kafka::inspect::Inspector;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
-use super::journal::Journal;
-use crate::history::What;
+use super::{journal::Journal, stack::Stack, store_view::StoreView};
+use crate::{fleet::plan::Plan, history::What, scenario::Scenario};
 
 /// One life of store and group, from empty on.
 #[derive(Clone)]
 pub(super) struct Incarnation {
     /// The first is 1.
     pub(super) number: u32,
-    pub(super) store: Arc<Database>,
+    pub(super) store: Arc<StoreView>,
     pub(super) inspector: Inspector,
 }
 
 impl Incarnation {
     /// Opens what a registry that is ready has made.
-    pub(super) async fn open(number: u32, kafka: &Kafka, url: &str, group: &str) -> anyhow::Result<Incarnation> {
-        let url = url.parse().context("parsing the store's URL")?;
-        let store = Database::open(&url, Access::Read).await.context("opening the store for reading")?;
-        Ok(Incarnation { number, store: Arc::new(store), inspector: Inspector::new(kafka, group)? })
+    pub(super) async fn open(target: &Stack, scenario: &Scenario, plan: &Plan) -> anyhow::Result<Incarnation> {
+        let url = target.store().full_url().context("parsing the store's URL")?;
+        let store = StoreView::open(&url, target.view(), plan).await.context("opening the store for reading")?;
+        let inspector = Inspector::new(&target.kafka(), &target.group(scenario))?;
+        Ok(Incarnation { number: target.incarnation(), store: Arc::new(store), inspector })
     }
 }
 

@@ -1,4 +1,5 @@
-//! The child processes of a run: started, killed, paused, told what to do, and watched.
+//! The bridges and registries of a run: started, killed, paused, told what to do, and watched. They are child processes of
+//! the `fleetproof` binary; of a program that does not know where that is they are tasks, which nobody can kill or pause.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use dmp_service::config::Secret;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -21,16 +23,17 @@ use nix::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::mpsc,
     task::JoinHandle,
 };
 
 use super::{
-    child::{ChildConfig, ChildOrder, ready_line, slowed_line},
+    child::{ChildConfig, ChildOrder, begin, ready_line, slowed_line},
     http,
     journal::Journal,
 };
 use crate::{
-    history::{Process, What},
+    history::{Process, StoreLimit, What},
     scenario::{Part, Scenario},
 };
 
@@ -48,6 +51,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Time between two questions whether all its parts work.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Orders that wait for a part of this process.
+const ORDERS: usize = 8;
+
+/// Limits of a store, each of which is told once at a time.
+const LIMITS: usize = 8;
 
 /// An order that nobody could take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,11 +77,13 @@ impl fmt::Display for NotRunning {
 /// Starts children, and holds those that run.
 #[derive(Debug)]
 pub(super) struct Processes {
-    binary: PathBuf,
+    /// `None`: within this process.
+    binary: Option<PathBuf>,
     directory: PathBuf,
     logs: PathBuf,
     sabotage: Option<String>,
     journal: Journal,
+    secrets: Vec<(&'static str, Secret)>,
     running: BTreeMap<Process, Running>,
 }
 
@@ -80,30 +91,46 @@ pub(super) struct Processes {
 struct Running {
     pid: Pid,
     http: SocketAddr,
-    stdin: ChildStdin,
+    orders: Orders,
     meant: Arc<AtomicBool>,
     ended: JoinHandle<()>,
+}
+
+/// The way of orders.
+#[derive(Debug)]
+enum Orders {
+    /// To a child process.
+    Pipe(ChildStdin),
+    /// To a task of this process.
+    Channel(mpsc::Sender<ChildOrder>),
 }
 
 impl Processes {
     /// No children yet. Their configurations go to `directory`, their logs to `logs`.
     pub(super) fn new(
-        binary: PathBuf,
+        binary: Option<PathBuf>,
         directory: &Path,
         logs: &Path,
         sabotage: Option<String>,
         journal: Journal,
     ) -> Processes {
         let (directory, logs) = (directory.to_owned(), logs.to_owned());
-        Processes { binary, directory, logs, sabotage, journal, running: BTreeMap::new() }
+        Processes { binary, directory, logs, sabotage, journal, secrets: Vec::new(), running: BTreeMap::new() }
+    }
+
+    /// Children find these in their environment.
+    #[must_use]
+    pub(super) fn with_secrets(self, secrets: Vec<(&'static str, Secret)>) -> Processes {
+        Processes { secrets, ..self }
     }
 
     /// Starts a child and waits until it is ready.
     pub(super) async fn start(&mut self, process: Process, config: &ChildConfig) -> anyhow::Result<()> {
+        let Some(binary) = &self.binary else { return self.start_within(process, config.clone()).await };
         let name = name(process);
         let file = self.directory.join(format!("{name}.json"));
         std::fs::write(&file, serde_json::to_vec(config)?).with_context(|| format!("writing {}", file.display()))?;
-        let mut child = self.spawn(&name, &file).with_context(|| format!("starting {name}"))?;
+        let mut child = self.spawn(binary, &name, &file).with_context(|| format!("starting {name}"))?;
         let pid = Pid::from_raw(i32::try_from(child.id().context("the child has ended already")?)?);
         let stdin = child.stdin.take().expect("piped in spawn");
         let stdout = child.stdout.take().expect("piped in spawn");
@@ -122,7 +149,28 @@ impl Processes {
         let meant = Arc::new(AtomicBool::new(false));
         let said = tokio::spawn(listen(lines, process, self.journal.clone()));
         let ended = tokio::spawn(watch(child, said, process, meant.clone(), self.journal.clone()));
-        self.running.insert(process, Running { pid, http, stdin, meant, ended });
+        self.running.insert(process, Running { pid, http, orders: Orders::Pipe(stdin), meant, ended });
+        self.journal.enter(What::ProcessStarted(process)).await;
+        Ok(())
+    }
+
+    /// Starts a part as a task, and waits until it is ready.
+    async fn start_within(&mut self, process: Process, config: ChildConfig) -> anyhow::Result<()> {
+        let (slowed, limits) = mpsc::channel(LIMITS);
+        let tell = move |limit| {
+            // The first write under each limit is told; there is room for all of them.
+            let _listener_gone = slowed.try_send(limit);
+        };
+        let began = tokio::time::timeout(READY_WITHIN, begin(config, tell)).await;
+        let began = began.with_context(|| format!("{} was not ready within {READY_WITHIN:?}", name(process)))?;
+        let (program, obey) = began.with_context(|| format!("starting {}", name(process)))?;
+        let (http, meant) = (program.http(), Arc::new(AtomicBool::new(false)));
+        let (orders, given) = mpsc::channel(ORDERS);
+        tokio::spawn(listen_within(limits, process, self.journal.clone()));
+        let task = program.until(obeyed(given, obey));
+        let ended = tokio::spawn(watch_within(task, process, meant.clone(), self.journal.clone()));
+        let running = Running { pid: Pid::this(), http, orders: Orders::Channel(orders), meant, ended };
+        self.running.insert(process, running);
         self.journal.enter(What::ProcessStarted(process)).await;
         Ok(())
     }
@@ -187,8 +235,15 @@ impl Processes {
     pub(super) async fn order(&mut self, process: Process, order: &ChildOrder) -> anyhow::Result<()> {
         self.alive(process)?;
         let running = self.running.get_mut(&process).expect("alive just now");
+        let stdin = match &mut running.orders {
+            Orders::Pipe(stdin) => stdin,
+            Orders::Channel(orders) => {
+                let gone = |_| NotRunning { process, by_itself: true }.into();
+                return orders.send(order.clone()).await.map_err(gone);
+            }
+        };
         let line = format!("{}\n", serde_json::to_string(order)?);
-        running.stdin.write_all(line.as_bytes()).await.map_err(|error| match error.kind() {
+        stdin.write_all(line.as_bytes()).await.map_err(|error| match error.kind() {
             // Its end of the pipe is gone, and so is it.
             std::io::ErrorKind::BrokenPipe => NotRunning { process, by_itself: true }.into(),
             _ => anyhow::Error::new(error).context(format!("giving an order to {}", name(process))),
@@ -230,25 +285,31 @@ impl Processes {
             for process in of_part {
                 let Some(mut running) = self.running.remove(&process) else { continue };
                 if tokio::time::timeout(STOP_WITHIN, &mut running.ended).await.is_err() {
-                    let _gone_already = kill(running.pid, Signal::SIGKILL);
+                    match running.orders {
+                        Orders::Pipe(_) => {
+                            let _gone_already = kill(running.pid, Signal::SIGKILL);
+                        }
+                        Orders::Channel(_) => running.ended.abort(),
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn spawn(&self, name: &str, config: &Path) -> anyhow::Result<Child> {
+    fn spawn(&self, binary: &Path, name: &str, config: &Path) -> anyhow::Result<Child> {
         let log = self.logs.join(format!("{name}.log"));
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&log)
             .with_context(|| format!("opening {}", log.display()))?;
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(binary);
         command.arg("child-process").arg(config);
         if let Some(bug) = &self.sabotage {
             command.args(["--sabotage", bug]);
         }
+        command.envs(self.secrets.iter().filter_map(|(name, secret)| Some((name, secret.reveal()?))));
         // A group of its own: Ctrl-C is for the parent, which then ends its children itself.
         let child =
             command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
@@ -256,7 +317,9 @@ impl Processes {
     }
 
     fn signal(&self, process: Process, signal: Signal) -> anyhow::Result<Pid> {
-        let pid = self.alive(process)?.pid;
+        let Running { pid, orders: Orders::Pipe(_), .. } = *self.alive(process)? else {
+            bail!("{} is part of this process, which cannot be sent {signal}", name(process));
+        };
         match kill(pid, signal) {
             Ok(()) => Ok(pid),
             Err(nix::Error::ESRCH) => Err(NotRunning { process, by_itself: true }.into()),
@@ -301,6 +364,35 @@ fn is_stopped(pid: Pid) -> anyhow::Result<bool> {
     Ok(status.lines().any(|line| line.strip_prefix("State:").is_some_and(|state| state.trim().starts_with('T'))))
 }
 
+/// Enters the limits that a part of this process is slowed down by; ends when it does.
+async fn listen_within(mut limits: mpsc::Receiver<StoreLimit>, process: Process, journal: Journal) {
+    while let Some(limit) = limits.recv().await {
+        journal.enter(What::StoreSlowed(process, limit)).await;
+    }
+}
+
+/// Obeys until told to stop, or until nobody gives orders any more.
+async fn obeyed(mut given: mpsc::Receiver<ChildOrder>, mut obey: impl FnMut(ChildOrder)) {
+    while let Some(order) = given.recv().await {
+        match order {
+            ChildOrder::Stop => return,
+            order => obey(order),
+        }
+    }
+}
+
+async fn watch_within(
+    task: impl Future<Output = anyhow::Result<()>>,
+    process: Process,
+    meant: Arc<AtomicBool>,
+    journal: Journal,
+) {
+    if let Err(error) = task.await {
+        journal.enter(What::Broken(format!("{} ended: {error:#}", name(process)).into())).await;
+    }
+    journal.enter(What::ProcessEnded { process, meant: meant.load(Ordering::Relaxed) }).await;
+}
+
 /// Enters what a child says of the limits that it was given; ends when the child does.
 async fn listen(mut lines: Lines<BufReader<ChildStdout>>, process: Process, journal: Journal) {
     while let Ok(Some(line)) = lines.next_line().await {
@@ -323,15 +415,15 @@ async fn watch(mut child: Child, said: JoinHandle<()>, process: Process, meant: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{history::StoreLimit, live::clock::RunClock};
+    use crate::live::clock::RunClock;
 
     const REGISTRY: Process = Process { part: Part::Registry, index: 0 };
 
     /// A child that is none of ours, but obeys signals as ours do.
-    fn with_child(command: &str) -> (Processes, tokio::sync::mpsc::Receiver<crate::history::Entry>) {
+    fn with_child(command: &str) -> (Processes, mpsc::Receiver<crate::history::Entry>) {
         let (journal, entries) = Journal::new(Arc::new(RunClock::start()));
         let here = Path::new(".");
-        let mut processes = Processes::new(PathBuf::new(), here, here, None, journal.clone());
+        let mut processes = Processes::new(None, here, here, None, journal.clone());
         let mut shell = Command::new("sh");
         let shell = shell.args(["-c", command]).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = shell.spawn().expect("there is a shell");
@@ -342,7 +434,7 @@ mod tests {
         let said = tokio::spawn(listen(lines, REGISTRY, journal.clone()));
         let ended = tokio::spawn(watch(child, said, REGISTRY, meant.clone(), journal));
         let http = SocketAddr::from(([127, 0, 0, 1], 1));
-        processes.running.insert(REGISTRY, Running { pid, http, stdin, meant, ended });
+        processes.running.insert(REGISTRY, Running { pid, http, orders: Orders::Pipe(stdin), meant, ended });
         (processes, entries)
     }
 

@@ -24,10 +24,10 @@ use dmp_core::{
     id::{Device, Epoch, Version},
     time::Now,
 };
-use dmp_service::mqtt::{Client, Dialer};
+use dmp_service::mqtt::Client;
 use tokio::sync::{mpsc, watch};
 
-use super::{clock::RunClock, copies::Copies, directory::Directory, journal::Journal};
+use super::{access::Access, clock::RunClock, copies::Copies, directory::Directory, journal::Journal};
 use crate::{
     faults::{HeldTail, Tampering},
     fleet::plan::{ChangeNumber, DeviceIndex, Plan, RaeIndex},
@@ -43,10 +43,12 @@ pub(super) struct Shared {
     pub(super) clock: Arc<RunClock>,
     pub(super) journal: Journal,
     pub(super) tampering: Tampering,
-    pub(super) dialer: Arc<Dialer>,
+    pub(super) access: Arc<Access>,
     pub(super) directory: Arc<Directory>,
     /// Largest lateness since it was last read, in microseconds.
     pub(super) lateness_us: AtomicU64,
+    /// Connections that were refused or broke.
+    pub(super) errors: Arc<AtomicU64>,
     pub(super) load: watch::Receiver<bool>,
 }
 
@@ -118,7 +120,7 @@ impl LiveRae {
         let boot = planned.stay.map(|_| Epoch::FIRST);
         let disk = Saved { boot, ..Saved::default() };
         LiveRae {
-            client: Client::new(shared.dialer.clone()),
+            client: Client::new(shared.access.of(index).dialer.clone()),
             happened: planned.ever().map(|device| (device, ChangeNumber(0))).collect(),
             shared,
             index,

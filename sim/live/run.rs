@@ -1,40 +1,46 @@
 //! A run on the live driver: warm-up, load and faults, heal, settle, verify, and verify again a snapshot period later.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use anyhow::Context;
-use dmp_core::event::kafka_topic;
-use dmp_service::{kafka::inspect::Inspector, mqtt::Dialer};
+use dmp_service::kafka::inspect::Inspector;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
 use super::{
+    abort,
+    access::Access,
+    allowed,
     clock::RunClock,
     directory::Directory,
     disk,
     faults::{Breaker, Ended},
     fleet::Fleet,
+    hooks::Hooks,
     issuer::Issuer,
     journal::Journal,
     judge::{Judge, Standing},
     limits,
     observe::{
-        down, gauges, log, offsets, sample,
+        Feed, down, gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
     },
     primary::{Incarnation, Primary},
-    process::{NotRunning, Processes, all_processes},
+    process::{NotRunning, Processes},
     proxy::{Observed, Wire},
-    stack::Stack,
+    stack::{Stack, shows},
 };
 use crate::{
-    check::{self, Observable},
+    check,
     faults::{Edge, Timeline},
-    fleet::{SNAPSHOT_JITTER_PERMILLE, plan::Plan},
+    fleet::{RunPrefix, SNAPSHOT_JITTER_PERMILLE, plan::Plan},
     history::{PayloadHash, Process, Stage, What},
-    run::{Environment, Progress, RunError, RunOptions, RunOutcome, Sabotage},
+    run::{Environment, Progress, RunError, RunOptions, RunOutcome, Sabotage, Target},
     sabotage,
     scenario::{Fault, HEAL, Part, Scenario},
 };
@@ -64,20 +70,21 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// has a verdict.
 pub async fn run(
     scenario: Scenario,
-    options: RunOptions,
+    mut options: RunOptions,
     mut watcher: impl FnMut(&Progress),
 ) -> Result<RunOutcome, RunError> {
     // The agents of the fleet live in this process.
     sabotage::plant(options.sabotage.as_deref()).map_err(RunError::Harness)?;
     let interrupted = dmp_service::program::signals().map_err(|error| RunError::Harness(error.into()))?;
-    Stack::available(options.target)?;
+    Stack::available(&options.target)?;
     for fault in &scenario.faults {
-        Stack::supports(options.target, &fault.kind)
-            .map_err(|reason| RunError::Unsupported { fault: fault.kind.key(), reason: reason.to_owned() })?;
+        Stack::supports(&options.target, options.binary.is_none(), &fault.kind)
+            .map_err(|reason| RunError::Unsupported { fault: fault.kind.key(), reason })?;
     }
+    let hooks = Arc::new(prepared(&scenario, &mut options.target)?);
     limits::allow_open_files(&scenario)?;
     disk::room_for(&options.out)?;
-    let running = Run::start(scenario, options);
+    let running = Run::start(scenario, options, hooks.clone());
     let whole = async {
         let run = running.await?;
         let (standing, expected, clock) = (run.judge.standing(), expected(&run.scenario), run.clock.clone());
@@ -90,10 +97,24 @@ pub async fn run(
             }
         }
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = whole => outcome,
         () = interrupted => Err(RunError::Interrupted),
+    };
+    // However it ended: what a hook has begun on somebody's servers must not stay.
+    for error in hooks.end_all().await {
+        tracing::error!("ending what a hook began: {error:#}");
     }
+    outcome
+}
+
+/// What somebody's servers allow is judged, and their run gets its own serials; the hooks are theirs.
+fn prepared(scenario: &Scenario, target: &mut Target) -> Result<Hooks, RunError> {
+    let Target::Deployed(deployment) = target else { return Ok(Hooks::none()) };
+    allowed::allows(deployment, scenario).map_err(RunError::Refused)?;
+    let now = u64::try_from(super::clock::wall().0).unwrap_or_default();
+    let prefix = deployment.prefix.get_or_insert_with(|| RunPrefix::of_time(now));
+    Ok(Hooks::new(deployment.hooks.clone(), prefix.to_string()))
 }
 
 /// A run whose parts have been started.
@@ -107,7 +128,10 @@ struct Run {
     judge: Judge,
     target: Stack,
     processes: Processes,
-    dialer: Arc<Dialer>,
+    access: Arc<Access>,
+    hooks: Arc<Hooks>,
+    /// Connections of the fleet that were refused or broke.
+    errors: Arc<AtomicU64>,
     directory: Arc<Directory>,
     read_now: ReadNow,
     primary: Primary,
@@ -121,35 +145,55 @@ struct Run {
 }
 
 impl Run {
-    async fn start(scenario: Scenario, options: RunOptions) -> Result<Run, RunError> {
+    async fn start(scenario: Scenario, options: RunOptions, hooks: Arc<Hooks>) -> Result<Run, RunError> {
         let logs = options.out.join("logs");
         std::fs::create_dir_all(&logs).map_err(|source| RunError::Output { path: logs.clone(), source })?;
-        Run::started(scenario, options, &logs).await.map_err(RunError::Target)
+        Run::started(scenario, options, hooks, &logs).await.map_err(RunError::Target)
     }
 
-    async fn started(scenario: Scenario, options: RunOptions, logs: &std::path::Path) -> anyhow::Result<Run> {
+    async fn started(
+        scenario: Scenario,
+        options: RunOptions,
+        hooks: Arc<Hooks>,
+        logs: &std::path::Path,
+    ) -> anyhow::Result<Run> {
         let (scenario, clock) = (Arc::new(scenario), Arc::new(RunClock::start()));
-        let plan = Arc::new(Plan::new(&scenario));
+        let plan = Arc::new(Plan::of_run(&scenario, options.target.prefix().cloned()));
         let (journal, entries) = Journal::new(clock.clone());
-        let judge = Judge::start(scenario.clone(), plan.clone(), Observable::EVERYTHING, entries)?;
+        let judge = Judge::start(scenario.clone(), plan.clone(), shows(&options.target), entries)?;
         journal.enter(What::Phase { name: "warm-up".into(), stage: Stage::WarmUp }).await;
-        let (target, observed) = Stack::start(options.target, &scenario, &options.binary).await?;
+        let (target, observed) = Stack::start(&options.target, &scenario, options.binary.as_deref()).await?;
+        target.is_there().await?;
+        let access = Arc::new(target.access(&plan)?);
         let mut processes =
-            Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone());
-        for process in all_processes(&scenario) {
+            Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone())
+                .with_secrets(target.secrets());
+        for process in target.processes(&scenario) {
             processes.start(process, &target.child(process, &scenario, scenario.repairs_at(Duration::ZERO))).await?;
         }
-        let kafka = target.kafka();
-        let first = Incarnation::open(1, &kafka, &target.store_url(), &target.group(&scenario)).await?;
+        if target.is_deployed() {
+            // They begin at the end of the log, and must be there before the fleet says anything.
+            processes.all_work().await?;
+        }
+        let first = Incarnation::open(&target, &scenario, &plan).await?;
         let (inspector, primary) = (first.inspector.clone(), Primary::new(first));
         let mut observers = JoinSet::new();
-        let (mut tails, entered) = log::start(&kafka, journal.clone(), &mut observers).await?;
-        tails.extend(down::start(&kafka, &journal, &mut observers).await?);
+        let feed = Feed {
+            kafka: target.kafka(),
+            topics: target.topics(),
+            observe: target.observe(),
+            run: plan.prefix().cloned(),
+            inspector: inspector.clone(),
+        };
+        let (mut tails, entered) = log::start(&feed, journal.clone(), &mut observers).await?;
+        tails.extend(down::start(&feed, &journal, &mut observers).await?);
         observers.spawn(wire(observed, journal.clone()));
-        observers.spawn(offsets::watch(primary.clone(), journal.clone()));
+        let topic = feed.topics.events;
+        observers.spawn(offsets::watch(topic.clone(), primary.clone(), journal.clone()));
         let sampled = sample::choose(&plan, scenario.seed);
         observers.spawn(sample::watch(sampled, plan.clone(), primary.clone(), journal.clone()));
         let reader = StoreReader {
+            topic,
             primary: primary.clone(),
             entered: entered.clone(),
             clock: clock.clone(),
@@ -157,7 +201,6 @@ impl Run {
         };
         let (read_now, reading) = reader.start();
         observers.spawn(reading);
-        let dialer = Arc::new(target.dialer()?);
         Ok(Run {
             directory: Arc::new(Directory::new(plan.devices.len())),
             scenario,
@@ -169,7 +212,9 @@ impl Run {
             judge,
             target,
             processes,
-            dialer,
+            access,
+            hooks,
+            errors: Arc::default(),
             read_now,
             primary,
             inspector,
@@ -181,10 +226,12 @@ impl Run {
     }
 
     async fn carry_out(mut self) -> Result<RunOutcome, RunError> {
+        let aborted = abort::reached(self.options.target.abort_if(), self.judge.standing(), self.errors.clone());
         let written_to = [self.target.directory().to_owned(), self.options.out.clone()];
         let driven = tokio::select! {
             driven = self.drive() => driven,
             full = disk::ran_full(written_to) => Err(full.into()),
+            aborted = aborted => Err(aborted.into()),
         };
         if let Err(error) = driven {
             // What was seen until then is judged, and told: a violated invariant stands.
@@ -215,7 +262,7 @@ impl Run {
             checks,
             figures,
             scenario: Arc::unwrap_or_clone(scenario),
-            target: options.target.to_string(),
+            target: options.target.of_run(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
             sabotage: options.sabotage.map(|name| Sabotage {
@@ -230,7 +277,8 @@ impl Run {
     /// Stops the pipeline, lets the log be read to its end, and sees whether an observer failed.
     async fn end(&mut self) -> anyhow::Result<()> {
         self.processes.stop().await?;
-        let ends: Vec<_> = self.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
+        self.target.leave().await?;
+        let ends: Vec<_> = self.inspector.end_offsets(&self.target.topics().events).await?.into_iter().collect();
         anyhow::ensure!(self.entered.wait(&ends, LOG_WITHIN).await, "the log could not be read to its end");
         self.observers.abort_all();
         while let Some(ended) = self.observers.join_next().await {
@@ -249,8 +297,9 @@ impl Run {
             self.plan.clone(),
             self.clock.clone(),
             self.journal.clone(),
-            self.dialer.clone(),
+            self.access.clone(),
             self.directory.clone(),
+            self.errors.clone(),
         )
         .await;
         let mut standing = self.judge.standing();
@@ -338,7 +387,9 @@ impl Run {
     }
 
     async fn edge(&mut self, breaker: &mut Breaker, edge: Edge, fleet: &Fleet) -> anyhow::Result<()> {
-        let Run { scenario, plan, clock, journal, processes, target, dialer, read_now, primary, observers, .. } = self;
+        let Run {
+            scenario, plan, clock, journal, processes, target, access, hooks, read_now, primary, observers, ..
+        } = self;
         let world = super::faults::World {
             scenario,
             plan,
@@ -346,7 +397,8 @@ impl Run {
             journal,
             processes,
             target,
-            dialer,
+            access,
+            hooks,
             read_now,
             primary,
             observers,

@@ -1,39 +1,42 @@
 //! What a run drives and breaks: MQTT broker, Kafka and a store, and how bridge and registry are set to reach them.
 //!
-//! The servers are embedded in this process or run in containers. Around either the harness has the same: a proxy between
-//! broker and bridges, a temporary directory, and a janitor, a child process that outlives this one and removes what is
-//! left, however this one ended.
+//! The servers are embedded in this process, run in containers, or are somebody's own. Around each the harness has the
+//! same: a proxy between broker and its own bridges, a temporary directory, and a janitor, a child process that outlives
+//! this one and removes what is left, however this one ended.
+
+mod children;
+mod servers;
 
 use std::{
     path::Path,
     pin::Pin,
     process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use anyhow::Context;
-use dmp_core::event::kafka_topic;
-use dmp_service::{
-    bridge, config,
-    mqtt::{Dialer, Endpoint},
-    registry,
-};
+use dmp_service::{config, mqtt::Dialer, registry};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-#[cfg(feature = "containers")]
-use super::containers::{self, Containers};
+use self::servers::Servers;
 use super::{
-    child::ChildConfig,
-    embedded::Embedded,
+    access::Access,
+    allowed, clean, doctor,
+    hooks::Hooked,
+    process::all_processes,
     proxy::{Observed, Proxy},
 };
 use crate::{
+    check::Observable,
+    fleet::plan::Plan,
     history::Process,
     run::{RunError, Target},
-    scenario::{FaultKind, Part, ReadFrom, Scenario, Server},
+    scenario::{FaultKind, Part, Scenario, Server},
+    target::{Observe, Topics},
 };
+
+pub(super) use servers::Topic;
 
 /// Connection attempts of the fleet at a time: the embedded broker's listen backlog of 128 takes no more than about 80.
 const CONNECTS_AT_A_TIME: usize = 80;
@@ -41,21 +44,16 @@ const CONNECTS_AT_A_TIME: usize = 80;
 /// Observations between the proxy and the history; when it is full, the link waits.
 const OBSERVATIONS: usize = 4_096;
 
-/// Least time that a consumer may take between two polls, as the Kafka client wants it: at least the session timeout.
-const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(30);
-
-/// A topic and its number of partitions.
-pub(super) type Topic = (&'static str, u32);
-
 /// The servers of one run, and what the harness has around them.
 pub(super) struct Stack {
     servers: Servers,
-    proxy: Proxy,
+    /// Where bridges are the harness's own, and speak to the broker without TLS.
+    proxy: Option<Proxy>,
     directory: TempDir,
     /// How often store and group have been new.
     incarnation: AtomicU32,
-    /// Ends when this value is dropped, and cleans up after it.
-    _janitor: tokio::process::Child,
+    /// Ends when this value is dropped, and cleans up after it; none where there is no binary to run it.
+    _janitor: Option<tokio::process::Child>,
 }
 
 /// What can be done to a server.
@@ -80,25 +78,22 @@ pub(super) enum ServerOrder {
 /// An order that is carried out when it is awaited.
 pub(super) type Ordered = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
-enum Servers {
-    Embedded(Box<Embedded>),
-    #[cfg(feature = "containers")]
-    Containers(Box<Containers>),
-}
-
 impl Stack {
     /// Starts servers and proxy. Bridge and registry are not started yet.
     pub(super) async fn start(
-        target: Target,
+        target: &Target,
         scenario: &Scenario,
-        binary: &Path,
+        binary: Option<&Path>,
     ) -> anyhow::Result<(Stack, mpsc::Receiver<Observed>)> {
         let directory =
             tempfile::Builder::new().prefix("fleetproof-").tempdir().context("making a temporary directory")?;
-        let janitor = janitor(binary, directory.path(), target)?;
+        let janitor = binary.map(|binary| janitor(binary, directory.path(), target)).transpose()?;
         let servers = Servers::start(target, scenario, directory.path()).await?;
         let (seen, observed) = mpsc::channel(OBSERVATIONS);
-        let proxy = Proxy::start(&servers.mqtt(), seen).await.context("starting the proxy before the bridges")?;
+        let proxy = match shows(target).wire {
+            true => Some(Proxy::start(&servers.mqtt(), seen).await.context("starting the proxy before the bridges")?),
+            false => None,
+        };
         let incarnation = AtomicU32::new(1);
         let stack = Stack { servers, proxy, directory, incarnation, _janitor: janitor };
         stack.servers.make_store(&stack.store_name()).await?;
@@ -109,24 +104,30 @@ impl Stack {
     ///
     /// # Errors
     /// [`RunError::Feature`] where it has not.
-    pub(super) fn available(target: Target) -> Result<(), RunError> {
+    pub(super) fn available(target: &Target) -> Result<(), RunError> {
         match target {
             Target::Containers(_) if cfg!(not(feature = "containers")) => {
                 Err(RunError::Feature { target: "containers", feature: "containers" })
             }
-            Target::Embedded | Target::Containers(_) => Ok(()),
+            Target::Embedded | Target::Containers(_) | Target::Deployed(_) => Ok(()),
         }
     }
 
-    /// Whether `target` can do such a fault.
+    /// Whether such a fault can be done on a target; `within` tells that bridge and registry are tasks of this process.
     ///
     /// # Errors
     /// Why it cannot.
-    pub(super) fn supports(target: Target, fault: &FaultKind) -> Result<(), &'static str> {
+    pub(super) fn supports(target: &Target, within: bool, fault: &FaultKind) -> Result<(), String> {
+        if let Target::Deployed(deployment) = target {
+            allowed::can(deployment, fault)?;
+        }
+        if within && allowed::needs_a_process(target, fault) {
+            return Err("bridge and registry are part of this process: give the binary's path".to_owned());
+        }
         match fault {
             // Embedded servers are part of this process.
-            FaultKind::Server(fault) if fault.needs_containers() && target == Target::Embedded => {
-                Err("its servers are part of the harness; --on containers can")
+            FaultKind::Server(fault) if fault.needs_containers() && *target == Target::Embedded => {
+                Err("its servers are part of the harness; --on containers can".to_owned())
             }
             // The fleet does these itself, on any target.
             FaultKind::MissedUpdates { .. }
@@ -156,9 +157,15 @@ impl Stack {
         }
     }
 
-    /// Connects to the broker directly, as the fleet does.
-    pub(super) fn dialer(&self) -> anyhow::Result<Dialer> {
-        Ok(Dialer::new(self.servers.mqtt(), &Default::default())?.at_most(CONNECTS_AT_A_TIME))
+    /// How the fleet is let in by the broker, to which it connects directly.
+    pub(super) fn access(&self, plan: &Plan) -> anyhow::Result<Access> {
+        match &self.servers {
+            Servers::Deployed(deployed) => Access::of_deployment(&deployed.deployment, plan, CONNECTS_AT_A_TIME),
+            _ => {
+                let dialer = Dialer::new(self.servers.mqtt(), &Default::default())?;
+                Ok(Access::open(dialer.at_most(CONNECTS_AT_A_TIME)))
+            }
+        }
     }
 
     /// The link between bridges and registries and a server.
@@ -167,9 +174,12 @@ impl Stack {
     /// If the harness is not on it, which [`Stack::supports`] has refused.
     pub(super) fn link(&self, to: Server) -> anyhow::Result<&Proxy> {
         match (to, &self.servers) {
-            (Server::Broker, _) => Ok(&self.proxy),
+            (Server::Broker, _) => self.proxy.as_ref().context("the harness is not on the wire to the broker"),
             (Server::Kafka | Server::Store, Servers::Embedded(_)) => {
                 anyhow::bail!("nothing is before embedded servers")
+            }
+            (Server::Kafka | Server::Store, Servers::Deployed(_)) => {
+                anyhow::bail!("nothing is before servers that are somebody's")
             }
             #[cfg(feature = "containers")]
             (Server::Kafka | Server::Store, Servers::Containers(containers)) => Ok(containers.link(to)),
@@ -183,8 +193,80 @@ impl Stack {
     pub(super) fn order(&self, server: Server, order: ServerOrder) -> anyhow::Result<Ordered> {
         match &self.servers {
             Servers::Embedded(_) => anyhow::bail!("{order:?} to an embedded {server:?}, which is part of this process"),
+            Servers::Deployed(_) => anyhow::bail!("{order:?} to a {server:?} that is somebody's"),
             #[cfg(feature = "containers")]
             Servers::Containers(containers) => Ok(Box::pin(containers.order(server, order))),
+        }
+    }
+
+    /// The hooks with which a fault is done here; `None`: the harness does it itself.
+    pub(super) fn by_hooks(&self, fault: &FaultKind) -> Option<Hooked> {
+        match &self.servers {
+            Servers::Deployed(deployed) => Hooked::of(&deployed.deployment, fault),
+            _ => None,
+        }
+    }
+
+    /// The processes that the harness starts.
+    pub(super) fn processes(&self, scenario: &Scenario) -> Vec<Process> {
+        let mut processes = all_processes(scenario);
+        processes.retain(|process| self.brings(process.part));
+        processes
+    }
+
+    /// Whether processes of a part are the harness's own.
+    fn brings(&self, part: Part) -> bool {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.deployment.bring.has(part),
+            _ => true,
+        }
+    }
+
+    /// Whether servers that are somebody's are as a run needs them; its own have said so themselves.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them.
+    pub(super) async fn is_there(&self) -> anyhow::Result<()> {
+        match &self.servers {
+            Servers::Deployed(deployed) => doctor::essentials(deployed).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves nothing that grows: the sessions of bridges that were brought.
+    pub(super) async fn leave(&self) -> anyhow::Result<()> {
+        match &self.servers {
+            Servers::Deployed(deployed) if deployed.deployment.bring.bridge => clean::drop_sessions(deployed).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what is there before the run is somebody else's.
+    pub(super) fn is_deployed(&self) -> bool {
+        matches!(self.servers, Servers::Deployed(_))
+    }
+
+    /// What the configurations of children leave out, as their environment.
+    pub(super) fn secrets(&self) -> Vec<(&'static str, config::Secret)> {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.secrets(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The topics to look at.
+    pub(super) fn topics(&self) -> Topics {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.deployment.kafka.topics.clone(),
+            _ => Topics::default(),
+        }
+    }
+
+    /// What of them is there.
+    pub(super) fn observe(&self) -> Observe {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.deployment.observe,
+            _ => Observe { dead_letters: true, commands: true },
         }
     }
 
@@ -200,12 +282,20 @@ impl Stack {
 
     /// How the harness reaches Kafka, whatever is done to the link of the pipeline.
     pub(super) fn kafka(&self) -> config::Kafka {
-        config::Kafka::at(self.servers.bootstrap())
+        self.servers.kafka()
     }
 
-    /// The store, for the harness likewise.
-    pub(super) fn store_url(&self) -> String {
-        self.servers.store_url(&self.store_name())
+    /// The store, with what lets its user in, for the harness likewise.
+    pub(super) fn store(&self) -> registry::StoreConfig {
+        self.servers.store(&self.store_name())
+    }
+
+    /// The view that is read in place of the reference's.
+    pub(super) fn view(&self) -> Option<&str> {
+        match &self.servers {
+            Servers::Deployed(deployed) => deployed.deployment.store.view.as_deref(),
+            _ => None,
+        }
     }
 
     /// Number of the store and group that are in use; the first is 1.
@@ -230,207 +320,23 @@ impl Stack {
             number => format!("store_{number}"),
         }
     }
-
-    /// The configuration of a bridge or registry; `repair` tells whether a registry is to repair gaps.
-    pub(super) fn child(&self, process: Process, scenario: &Scenario, repair: bool) -> ChildConfig {
-        match process.part {
-            Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, scenario)),
-            Part::Registry => ChildConfig::Registry(self.registry(scenario, repair)),
-            Part::Consumer => ChildConfig::Registry(self.consumer(process.index, scenario)),
-        }
-    }
-
-    /// The consumer group of consumer number `index`.
-    pub(super) fn consumer_group(index: u8) -> String {
-        format!("new-consumer-{index}")
-    }
-
-    /// Makes the store of consumer number `index`, which is empty.
-    pub(super) async fn make_consumer_store(&self, index: u8) -> anyhow::Result<()> {
-        self.servers.make_store(&consumer_store(index)).await
-    }
-
-    /// The store of consumer number `index`.
-    pub(super) fn consumer_store_url(&self, index: u8) -> String {
-        self.servers.store_url(&consumer_store(index))
-    }
-
-    /// The consumer group of the registries.
-    pub(super) fn group(&self, scenario: &Scenario) -> String {
-        self.registry(scenario, false).group
-    }
-
-    fn bridge(&self, index: u8, scenario: &Scenario) -> bridge::Config {
-        let pipeline = &scenario.pipeline;
-        let mqtt = self.proxy.endpoint();
-        let mqtt = config::Mqtt::at(format!("{}:{}", mqtt.host, mqtt.port));
-        let serve = (0..pipeline.shard_groups).filter(|group| group % pipeline.bridges == index).collect();
-        bridge::Config {
-            id: format!("bridge-{index}"),
-            window: pipeline.bridge_window as usize,
-            shards: bridge::Shards { groups: pipeline.shard_groups, serve: Some(serve), ..Default::default() },
-            ..bridge::Config::between(mqtt, self.consuming(scenario))
-        }
-    }
-
-    /// How bridges and registries, which are members of a consumer group, reach Kafka.
-    fn consuming(&self, scenario: &Scenario) -> config::Kafka {
-        let session_timeout = scenario.pipeline.session_timeout;
-        let max_poll_interval = LEAST_POLL_INTERVAL.max(session_timeout);
-        config::Kafka { session_timeout, max_poll_interval, ..config::Kafka::at(self.servers.pipelines_bootstrap()) }
-    }
-
-    /// A registry with a group and a store of its own, that says nothing to any RAE.
-    fn consumer(&self, index: u8, scenario: &Scenario) -> registry::Config {
-        let from = scenario.consumers().nth(index.into()).map(|(_, from)| from);
-        let start = match from {
-            Some(ReadFrom::Latest) => config::Start::Latest,
-            Some(ReadFrom::Earliest) | None => config::Start::Earliest,
-        };
-        let registry = self.registry(scenario, false);
-        registry::Config {
-            group: Stack::consumer_group(index),
-            start,
-            feedback: registry::Feedback { enabled: Some(false), ..registry.feedback },
-            store: registry::StoreConfig {
-                url: self.servers.pipelines_store_url(&consumer_store(index)),
-                ..registry.store
-            },
-            ..registry
-        }
-    }
-
-    fn registry(&self, scenario: &Scenario, repair: bool) -> registry::Config {
-        let pipeline = &scenario.pipeline;
-        let defaults = registry::Config::reading(self.consuming(scenario));
-        let group = match self.incarnation() {
-            1 => defaults.group,
-            number => format!("{}-rebuilt-{number}", defaults.group),
-        };
-        registry::Config {
-            group,
-            snapshot_period: scenario.fleet.snapshot_every,
-            store: registry::StoreConfig {
-                url: self.servers.pipelines_store_url(&self.store_name()),
-                ..Default::default()
-            },
-            pipeline: registry::Pipeline {
-                batch_rows: pipeline.batch_rows as usize,
-                batch_wait: pipeline.batch_wait,
-                commit_records: pipeline.commit_records.into(),
-                commit_every: pipeline.commit_every,
-                partition_credit: pipeline.partition_credit as usize,
-                ..defaults.pipeline
-            },
-            clean: registry::Clean { every: pipeline.clean_every, ..defaults.clean },
-            feedback: registry::Feedback {
-                enabled: Some(true),
-                repair,
-                gap_wait: pipeline.gap_wait,
-                ..defaults.feedback
-            },
-            ..defaults
-        }
-    }
 }
 
-fn consumer_store(index: u8) -> String {
-    format!("consumer_{index}")
-}
-
-fn topics(scenario: &Scenario) -> [Topic; 4] {
-    let partitions = u32::from(scenario.pipeline.partitions);
-    [
-        (kafka_topic::EVENTS, partitions),
-        (kafka_topic::COMMANDS, partitions),
-        (kafka_topic::REPLIES, 1),
-        (kafka_topic::DEAD_LETTER, 1),
-    ]
-}
-
-impl Servers {
-    async fn start(target: Target, scenario: &Scenario, directory: &Path) -> anyhow::Result<Servers> {
-        let topics = topics(scenario);
-        match target {
-            Target::Embedded => Ok(Servers::Embedded(Box::new(Embedded::start(&topics, directory).await?))),
-            #[cfg(feature = "containers")]
-            Target::Containers(product) => {
-                let disk = containers::BrokersDisk::for_faults(scenario);
-                Ok(Servers::Containers(Box::new(Containers::start(product, &topics, disk, directory).await?)))
-            }
-            #[cfg(not(feature = "containers"))]
-            Target::Containers(_) => unreachable!("refused before, by Stack::available"),
-        }
-    }
-
-    fn mqtt(&self) -> Endpoint {
-        match self {
-            Servers::Embedded(embedded) => embedded.mqtt(),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.mqtt(),
-        }
-    }
-
-    fn bootstrap(&self) -> String {
-        match self {
-            Servers::Embedded(embedded) => embedded.bootstrap(),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.bootstrap(),
-        }
-    }
-
-    fn store_url(&self, name: &str) -> String {
-        match self {
-            Servers::Embedded(embedded) => embedded.store_url(name),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.store_url(name),
-        }
-    }
-
-    /// `bootstrap.servers` of bridges and registries, on a link that can be broken.
-    fn pipelines_bootstrap(&self) -> String {
-        match self {
-            Servers::Embedded(embedded) => embedded.bootstrap(),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.pipelines_bootstrap(),
-        }
-    }
-
-    /// The store of registries, likewise.
-    fn pipelines_store_url(&self, name: &str) -> String {
-        match self {
-            Servers::Embedded(embedded) => embedded.store_url(name),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.pipelines_store_url(name),
-        }
-    }
-
-    /// Makes an empty store; a file is made by who writes it first.
-    #[cfg_attr(not(feature = "containers"), expect(unused_variables, reason = "only a database has to be made"))]
-    async fn make_store(&self, name: &str) -> anyhow::Result<()> {
-        match self {
-            Servers::Embedded(_) => Ok(()),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.make_store(name).await,
-        }
-    }
-
-    async fn remove_store(&self, name: &str) -> anyhow::Result<()> {
-        match self {
-            Servers::Embedded(embedded) => embedded.remove_store(name),
-            #[cfg(feature = "containers")]
-            Servers::Containers(containers) => containers.remove_store(name).await,
-        }
+/// What can be seen on a target.
+pub(super) fn shows(target: &Target) -> Observable {
+    match target {
+        Target::Embedded | Target::Containers(_) => Observable::EVERYTHING,
+        Target::Deployed(deployment) => allowed::shows(deployment),
     }
 }
 
 /// Starts the janitor of `directory`; it waits for its standard input to end.
-fn janitor(binary: &Path, directory: &Path, target: Target) -> anyhow::Result<tokio::process::Child> {
+fn janitor(binary: &Path, directory: &Path, target: &Target) -> anyhow::Result<tokio::process::Child> {
     let mut command = tokio::process::Command::new(binary);
     // A group of its own, and not killed on drop: it has to outlive a parent that ends by Ctrl-C or SIGKILL.
     command.arg("janitor").arg(directory).process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
     match target {
-        Target::Embedded => {}
+        Target::Embedded | Target::Deployed(_) => {}
         Target::Containers(_) => {
             command.arg("--containers");
         }

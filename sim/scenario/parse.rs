@@ -19,9 +19,15 @@ use std::path::Path;
 pub use error::{Problem, Problems, ScenarioError};
 pub use source::{NotAnOverride, Override};
 
+pub(crate) use build::{Builder, Table};
+pub(crate) use raw::{Field, Length, Whole};
+pub(crate) use shape::shape;
+pub(crate) use source::Source;
+
 use super::Scenario;
-use build::Builder;
-use source::Source;
+
+/// The lists of a scenario.
+const LISTS: [&str; 3] = ["phase", "fault", "command"];
 
 impl Scenario {
     /// Reads the scenario in the file `path`, with `overrides` in place of the file's values, and `seed` in place of its seed.
@@ -56,7 +62,7 @@ impl Scenario {
         seed: Option<u64>,
     ) -> Result<Scenario, ScenarioError> {
         let source = Source::new(file, text, overrides);
-        let (raw, problems) = shape::shape(&source).map_err(invalid)?;
+        let (raw, problems) = shape(&source, &LISTS).map_err(invalid)?;
         let mut builder = Builder::new(&source, problems);
         let mut scenario = build::scenario(&mut builder, name, raw);
         let problems = builder.into_problems();
@@ -68,7 +74,6 @@ impl Scenario {
     }
 }
 
-fn invalid(mut problems: Vec<Problem>) -> ScenarioError {
-    problems.sort_by_key(|problem| (problem.file == "--set", problem.line, problem.column));
-    ScenarioError::Invalid(Problems(problems))
+fn invalid(problems: Vec<Problem>) -> ScenarioError {
+    ScenarioError::Invalid(Problems::sorted(problems))
 }

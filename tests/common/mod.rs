@@ -62,7 +62,13 @@ pub struct Up {
 
 impl Up {
     pub fn start() -> Up {
-        let mut child = fleetproof().arg("up").stdout(Stdio::piped()).spawn().expect("fleetproof starts");
+        Up::with(&[])
+    }
+
+    /// With further arguments.
+    pub fn with(arguments: &[&str]) -> Up {
+        let mut child =
+            fleetproof().arg("up").args(arguments).stdout(Stdio::piped()).spawn().expect("fleetproof starts");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut lines = Vec::new();
         for line in stdout.lines() {

@@ -22,17 +22,23 @@ pub use dmp_core::registry::WriteOutcome;
 
 mod columns;
 mod error;
+mod forget;
 mod guard;
+mod inspect;
 mod record;
 mod server;
 mod sqlite;
 mod url;
+mod view;
 
 pub use dmp_core::record::Record;
 pub use error::StoreError;
+pub use forget::{Known, Traces};
+pub use inspect::{Rights, TABLES};
 pub use server::ServerStore;
 pub use sqlite::SqliteStore;
 pub use url::{Roots, ServerUrl, SqliteUrl, StoreUrl, StoreUrlError, Synchronous, Tls};
+pub use view::{Attributes, VIEW_COLUMNS, View};
 
 /// Longest value of an attribute, in bytes of its JSON form: `CHECK` of `device_attribute.value`.
 pub const MAX_VALUE_BYTES: usize = 65_536;

@@ -67,7 +67,7 @@ pub(super) fn gaps(device: DeviceIndex, log: &DeviceLog, rows: &Rows) -> Vec<Gap
 }
 
 fn floor_gap(device: DeviceIndex, log: &DeviceLog, rows: &Rows) -> Option<Gap> {
-    let expected = log.committed.floor.as_ref()?.version;
+    let expected = log.committed.floor.as_ref().filter(|_| rows.whole)?.version;
     let stored = rows.device(device);
     let kind = match stored.floor {
         Some(floor) if floor >= expected => return None,

@@ -100,15 +100,18 @@ pub(in crate::check) struct Rows {
     names: Vec<AttributeName>,
     numbers: BTreeMap<AttributeName, u16>,
     touched: BTreeSet<DeviceIndex>,
+    /// Whether floors and RAEs are the store's own, and not made up from attributes.
+    pub(in crate::check) whole: bool,
 }
 
 impl Rows {
-    pub(super) fn new(devices: usize) -> Rows {
+    pub(super) fn new(devices: usize, whole: bool) -> Rows {
         Rows {
             devices: std::iter::repeat_with(DeviceRows::default).take(devices).collect(),
             names: Vec::new(),
             numbers: BTreeMap::new(),
             touched: BTreeSet::new(),
+            whole,
         }
     }
 

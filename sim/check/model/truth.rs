@@ -174,7 +174,10 @@ fn difference_to(plan: &Plan, rows: &Rows, device: DeviceIndex, change: ChangeNu
             let extra = rows.shown(device).find(|(name, _)| !known(name.as_str()));
             extra.map(|(name, _)| Difference::TooMuch(name.clone()))
         })
-        .or_else(|| (rows.device(device).rae != Some(plan.home(device, change))).then_some(Difference::Rae))
+        .or_else(|| {
+            let elsewhere = rows.whole && rows.device(device).rae != Some(plan.home(device, change));
+            elsewhere.then_some(Difference::Rae)
+        })
 }
 
 fn attribute_difference(

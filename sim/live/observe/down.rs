@@ -1,18 +1,17 @@
 //! Reads the topics of the way down as they grow: commands, whoever issued them, and replies.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use dmp_core::{
-    event::{Command, Reply, ReplyOutcome, Topic, kafka_topic},
+    event::{Command, Reply, ReplyOutcome, Topic},
     registry::ISSUER,
 };
-use dmp_service::{
-    config::Kafka,
-    kafka::inspect::{Tail, Tailed},
-};
+use dmp_service::kafka::inspect::{Tail, Tailed};
 use tokio::{sync::mpsc, task::JoinSet};
 
+use super::Feed;
 use crate::{
+    fleet::RunPrefix,
     history::{Down, LoggedCommand, PayloadHash, What},
     live::journal::Journal,
 };
@@ -25,22 +24,27 @@ type Meaning = fn(&Tailed) -> Down;
 
 /// Reads both topics into the history, by `observers`, until the returned tails are dropped.
 pub(in crate::live) async fn start(
-    kafka: &Kafka,
+    feed: &Feed,
     journal: &Journal,
     observers: &mut JoinSet<()>,
 ) -> anyhow::Result<Vec<Tail>> {
     let mut tails = Vec::new();
-    for (topic, read) in [(kafka_topic::COMMANDS, command as Meaning), (kafka_topic::REPLIES, reply)] {
+    if !feed.observe.commands {
+        return Ok(tails);
+    }
+    for (topic, read) in [(&feed.topics.commands, command as Meaning), (&feed.topics.replies, reply)] {
         let (records_in, records) = mpsc::channel(RECORDS);
-        tails.push(Tail::start(kafka, topic, BTreeMap::new(), records_in).await?);
-        observers.spawn(enter(records, read, journal.clone()));
+        tails.push(Tail::start(&feed.kafka, topic, feed.begins(topic).await?, records_in).await?);
+        observers.spawn(enter(records, feed.run.clone(), read, journal.clone()));
     }
     Ok(tails)
 }
 
-async fn enter(mut records: mpsc::Receiver<Tailed>, read: Meaning, journal: Journal) {
+async fn enter(mut records: mpsc::Receiver<Tailed>, run: Option<RunPrefix>, read: Meaning, journal: Journal) {
     while let Some(record) = records.recv().await {
-        journal.enter(What::Down(read(&record))).await;
+        if super::is_of(run.as_ref(), &record) {
+            journal.enter(What::Down(read(&record))).await;
+        }
     }
 }
 

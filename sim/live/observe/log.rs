@@ -8,18 +8,17 @@ use std::{
 
 use dmp_core::{
     dead_letter::header,
-    event::{Poison, decode, kafka_topic},
+    event::{Poison, decode},
 };
-use dmp_service::{
-    config::Kafka,
-    kafka::inspect::{Tail, Tailed},
-};
+use dmp_service::kafka::inspect::{Tail, Tailed};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
+use super::Feed;
 use crate::{
+    fleet::RunPrefix,
     history::{Appended, DeadSource, Down, PayloadHash, What},
     live::journal::Journal,
 };
@@ -44,39 +43,44 @@ impl Entered {
 
 /// Reads both topics into the history, by `observers`, until the returned tails are dropped.
 pub(in crate::live) async fn start(
-    kafka: &Kafka,
+    feed: &Feed,
     journal: Journal,
     observers: &mut JoinSet<()>,
 ) -> anyhow::Result<(Vec<Tail>, Entered)> {
     let (events_in, events) = mpsc::channel(RECORDS);
-    let (letters_in, letters) = mpsc::channel(RECORDS);
-    let tails = vec![
-        Tail::start(kafka, kafka_topic::EVENTS, BTreeMap::new(), events_in).await?,
-        Tail::start(kafka, kafka_topic::DEAD_LETTER, BTreeMap::new(), letters_in).await?,
-    ];
-    let (progress, entered) = watch::channel(Arc::default());
-    observers.spawn(enter_events(events, progress, journal.clone()));
-    observers.spawn(enter_letters(letters, journal));
+    let from = feed.begins(&feed.topics.events).await?;
+    let (progress, entered) = watch::channel(Arc::new(Mutex::new(from.clone())));
+    let mut tails = vec![Tail::start(&feed.kafka, &feed.topics.events, from, events_in).await?];
+    observers.spawn(enter_events(events, feed.run.clone(), progress, journal.clone()));
+    if feed.observe.dead_letters {
+        let (letters_in, letters) = mpsc::channel(RECORDS);
+        let from = feed.begins(&feed.topics.dead_letter).await?;
+        tails.push(Tail::start(&feed.kafka, &feed.topics.dead_letter, from, letters_in).await?);
+        observers.spawn(enter_letters(letters, feed.topics.commands.clone(), journal));
+    }
     Ok((tails, Entered(entered)))
 }
 
 async fn enter_events(
     mut records: mpsc::Receiver<Tailed>,
+    run: Option<RunPrefix>,
     progress: watch::Sender<Arc<Mutex<BTreeMap<i32, i64>>>>,
     journal: Journal,
 ) {
     while let Some(record) = records.recv().await {
         let (partition, next) = (record.partition, record.offset + 1);
-        journal.enter(What::Appended(Box::new(appended(record)))).await;
+        if super::is_of(run.as_ref(), &record) {
+            journal.enter(What::Appended(Box::new(appended(record)))).await;
+        }
         progress.send_modify(|entered| {
             entered.lock().expect("nothing panics while it is held").insert(partition, next);
         });
     }
 }
 
-async fn enter_letters(mut records: mpsc::Receiver<Tailed>, journal: Journal) {
+async fn enter_letters(mut records: mpsc::Receiver<Tailed>, commands: String, journal: Journal) {
     while let Some(record) = records.recv().await {
-        journal.enter(dead_letter(&record)).await;
+        journal.enter(dead_letter(&record, &commands)).await;
     }
 }
 
@@ -103,10 +107,10 @@ fn appended(record: Tailed) -> Appended {
     }
 }
 
-fn dead_letter(record: &Tailed) -> What {
+fn dead_letter(record: &Tailed, commands: &str) -> What {
     let number = |name| header_of(record, name).and_then(|text| text.parse::<i64>().ok());
     let topic = header_of(record, header::SOURCE_TOPIC).unwrap_or_default();
-    if topic == kafka_topic::COMMANDS {
+    if topic == commands {
         return What::Down(Down::Malformed);
     }
     let source = match (number(header::SOURCE_PARTITION), number(header::SOURCE_OFFSET)) {

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use dmp_core::event::kafka_topic;
-use dmp_service::{kafka::inspect::Inspector, store::Store};
+use dmp_service::kafka::inspect::Inspector;
 
 use crate::{
     history::What,
-    live::{journal::Journal, primary::Primary},
+    live::{journal::Journal, primary::Primary, store_view::StoreView},
 };
 
 /// Time between two rounds.
@@ -17,7 +16,7 @@ const EVERY: Duration = Duration::from_millis(250);
 const FAILURES: u32 = 40;
 
 /// Reads rounds until it is dropped.
-pub(in crate::live) async fn watch(primary: Primary, journal: Journal) {
+pub(in crate::live) async fn watch(topic: String, primary: Primary, journal: Journal) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failures = 0;
@@ -25,7 +24,7 @@ pub(in crate::live) async fn watch(primary: Primary, journal: Journal) {
         ticks.tick().await;
         let held = primary.held().await;
         let Some(now) = &*held else { continue };
-        match round(&now.inspector, &*now.store).await {
+        match round(&topic, &now.inspector, &now.store).await {
             Ok(mut round) => {
                 failures = 0;
                 for what in round.drain(..) {
@@ -42,10 +41,10 @@ pub(in crate::live) async fn watch(primary: Primary, journal: Journal) {
     }
 }
 
-async fn round(inspector: &Inspector, store: &impl Store) -> anyhow::Result<Vec<What>> {
-    let committed = inspector.committed(kafka_topic::EVENTS).await?;
+async fn round(topic: &str, inspector: &Inspector, store: &StoreView) -> anyhow::Result<Vec<What>> {
+    let committed = inspector.committed(topic).await?;
     let feeds = store.feeds().await?;
-    let ends = inspector.end_offsets(kafka_topic::EVENTS).await?;
+    let ends = inspector.end_offsets(topic).await?;
     let mut round = vec![What::Partitions(u32::try_from(ends.len())?)];
     round.extend(committed.into_iter().map(|(partition, offset)| What::Committed { partition, offset }));
     let feed = |feed: dmp_core::merge::Feed| What::Feed { partition: feed.partition, next_offset: feed.next_offset };

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dmp_core::{event::Value, id::Device};
-use dmp_service::store::Store as _;
 use rand::{RngExt, seq::IndexedRandom};
 
 use crate::{

@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use dmp_core::{
-    event::{Presence, kafka_topic},
+    event::Presence,
     id::{Device, Rae},
 };
-use dmp_service::store::{Record, Store as _};
+use dmp_service::store::Record;
 use tokio::sync::{mpsc, oneshot};
 
 use super::log::Entered;
@@ -50,6 +50,8 @@ impl ReadNow {
 
 /// Reads the store, and lets others read it out of turn.
 pub(in crate::live) struct StoreReader {
+    /// The events topic.
+    pub(in crate::live) topic: String,
     pub(in crate::live) primary: Primary,
     pub(in crate::live) entered: Entered,
     pub(in crate::live) clock: Arc<RunClock>,
@@ -93,12 +95,12 @@ impl StoreReader {
         if last.incarnation != now.number {
             *last = Shown { incarnation: now.number, ..Shown::default() };
         }
-        let committed: Vec<_> = now.inspector.committed(kafka_topic::EVENTS).await?.into_iter().collect();
+        let committed: Vec<_> = now.inspector.committed(&self.topic).await?.into_iter().collect();
         let began = self.clock.at();
         let rows = now.store.records().await?;
         let presence = now.store.presence().await?;
         let at = self.clock.at();
-        let ends: Vec<_> = now.inspector.end_offsets(kafka_topic::EVENTS).await?.into_iter().collect();
+        let ends: Vec<_> = now.inspector.end_offsets(&self.topic).await?.into_iter().collect();
         // The rows may reflect what is not committed yet, so that is to be in the history too before they are.
         if !self.entered.wait(&ends, LOG_WITHIN).await {
             anyhow::bail!("the harness's own reader of the log is behind the ends of its partitions");

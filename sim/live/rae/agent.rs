@@ -1,7 +1,7 @@
 //! Between the agent and the world: what comes in becomes its events, and what it wants is carried out.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use dmp_core::{
     core::{ConnectionId, Core},
     id::{Device, Version},
 };
-use dmp_service::mqtt::{Client, ConnectOptions, Incoming};
+use dmp_service::mqtt::{Client, Closed, ConnectOptions, Incoming};
 
 use super::LiveRae;
 use crate::history::{Copy, Down, Publish, What};
@@ -28,7 +28,7 @@ impl LiveRae {
 
     /// Breaks the connection as a cut cable does: the broker sends the will.
     pub(super) fn drop_link(&mut self) -> Option<ConnectionId> {
-        self.client = Client::new(self.shared.dialer.clone());
+        self.client = Client::new(self.shared.access.of(self.index).dialer.clone());
         let connection = self.connection.take();
         self.went_offline();
         connection
@@ -57,6 +57,9 @@ impl LiveRae {
             Incoming::Message(message) => self.message(connection, message),
             Incoming::Closed(reason) => {
                 tracing::debug!(rae = %self.shared.plan.raes[self.index.0 as usize].serial, %reason, "connection closed");
+                if !matches!(reason, Closed::AsAsked | Closed::Replaced) {
+                    self.shared.errors.fetch_add(1, Ordering::Relaxed);
+                }
                 if self.connection == Some(connection) {
                     self.connection = None;
                     self.went_offline();
@@ -92,8 +95,9 @@ impl LiveRae {
                 self.connection = Some(connection);
                 self.stays = will.is_some();
                 let client_id = self.client_id(will.is_some());
+                let credentials = self.shared.access.of(self.index).credentials.clone();
                 let options =
-                    ConnectOptions { client_id, clean_session: true, keep_alive: KEEP_ALIVE, will, credentials: None };
+                    ConnectOptions { client_id, clean_session: true, keep_alive: KEEP_ALIVE, will, credentials };
                 self.client.connect(connection, options);
             }
             Effect::Disconnect(connection) => self.client.disconnect(connection),

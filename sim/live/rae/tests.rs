@@ -1,7 +1,7 @@
 //! A RAE without a broker: what its agent records when power, disk and devices come and go.
 
 use dmp_core::{agent::Probe, id::Session};
-use dmp_service::mqtt::Endpoint;
+use dmp_service::mqtt::{Dialer, Endpoint};
 
 use super::*;
 use crate::history::{Publish, What};
@@ -31,7 +31,8 @@ fn shared(text: &str) -> Arc<Shared> {
         plan: Arc::new(Plan::new(&scenario)),
         journal: Journal::new(clock.clone()).0,
         tampering: Tampering::new(&scenario),
-        dialer: Arc::new(Dialer::new(endpoint, &Default::default()).expect("plain TCP")),
+        access: Arc::new(Access::open(Dialer::new(endpoint, &Default::default()).expect("plain TCP"))),
+        errors: Default::default(),
         lateness_us: AtomicU64::default(),
         directory: Arc::new(Directory::new(1_000)),
         scenario,

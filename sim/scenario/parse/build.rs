@@ -9,8 +9,8 @@ use std::{ops::Range, time::Duration};
 use dmp_core::core::Qos;
 use toml::Spanned;
 
-pub(super) use builder::Builder;
-use builder::{Fallback, Table};
+use builder::Fallback;
+pub(crate) use builder::{Builder, Table};
 
 use super::raw::{Field, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, RawScenario};
 use crate::{

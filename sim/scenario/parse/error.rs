@@ -1,4 +1,4 @@
-//! What is wrong with a scenario: every problem at its file, line, column and key, with what would be right.
+//! What is wrong with a scenario, or a target: every problem at its file, line, column and key, with what would be right.
 
 use std::{fmt, path::PathBuf};
 
@@ -24,6 +24,14 @@ pub enum ScenarioError {
 /// The mistakes in a scenario, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// These, in the order of the text, then of the command line.
+    pub(crate) fn sorted(mut problems: Vec<Problem>) -> Problems {
+        problems.sort_by_key(|problem| (problem.file == "--set", problem.line, problem.column));
+        Problems(problems)
+    }
+}
 
 /// One mistake in a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::scenario::{
 };
 
 /// A key that may be absent, with the place of its value.
-pub(super) type Field<T> = Option<Spanned<T>>;
+pub(crate) type Field<T> = Option<Spanned<T>>;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -318,7 +318,7 @@ pub(super) struct RawNewConsumer {
 
 /// A whole number of any sign, so that one out of range is judged with the range at hand.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Whole(pub(super) i64);
+pub(crate) struct Whole(pub(super) i64);
 
 /// A number, with or without a fraction.
 #[derive(Debug, Clone, Copy)]
@@ -326,7 +326,7 @@ pub(super) struct Number(pub(super) f64);
 
 /// A duration: `"10s"`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Length(pub(super) Duration);
+pub(crate) struct Length(pub(super) Duration);
 
 /// A duration with a sign: `"-3h"`.
 #[derive(Debug, Clone, Copy)]

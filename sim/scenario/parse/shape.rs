@@ -1,34 +1,31 @@
-//! From text to the form of a scenario: one table from file and overrides, unknown keys and wrong types.
+//! From text to the form of a file: one table from text and overrides, unknown keys and wrong types.
 //!
 //! serde stops at its first error. So what an error points at is taken out of the table and the rest is tried again: a file
 //! with three misspelt keys gives three errors.
 
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{error::Problem, raw::RawScenario, source::Source};
+use super::{error::Problem, source::Source};
 
 /// Errors of form that are reported at once: enough for a file full of typos, and an end if taking out never helps.
 const MOST_PROBLEMS: usize = 50;
 
-/// The lists of a scenario.
-const LISTS: [&str; 3] = ["phase", "fault", "command"];
-
-/// The form of `source`, and what had to be left out of it because it is wrong.
+/// The form of `source`, and what had to be left out of it because it is wrong. `lists` names its lists of tables.
 ///
 /// # Errors
 /// Where there is no form at all: the text is no TOML, or an override does not fit to the file.
-pub(super) fn shape(source: &Source) -> Result<(RawScenario, Vec<Problem>), Vec<Problem>> {
+pub(crate) fn shape<T: DeserializeOwned>(source: &Source, lists: &[&str]) -> Result<(T, Vec<Problem>), Vec<Problem>> {
     let overrides: Vec<_> = source.overrides().collect();
     let mut table = merged(source, &overrides).map_err(|problem| vec![*problem])?;
-    let mut problems = refuse_lists(source, table.get_mut());
+    let mut problems = refuse_lists(source, table.get_mut(), lists);
     loop {
-        let error = match RawScenario::deserialize(toml::de::Deserializer::from(table.clone())) {
+        let error = match T::deserialize(toml::de::Deserializer::from(table.clone())) {
             Ok(raw) => return Ok((raw, problems)),
             Err(error) => error,
         };
@@ -139,10 +136,10 @@ fn path_in(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Vec<Step> {
     }
 }
 
-/// Takes out every list but those that a scenario has: serde would read a list where a table is meant, field by field.
-fn refuse_lists(source: &Source, table: &mut DeTable<'_>) -> Vec<Problem> {
+/// Takes out every list but those of `known`: serde would read a list where a table is meant, field by field.
+fn refuse_lists(source: &Source, table: &mut DeTable<'_>, known: &[&str]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for list in LISTS {
+    for &list in known {
         let Some(value) = table.get(list) else { continue };
         let wrong = match value.get_ref() {
             DeValue::Array(entries) => entries.iter().find(|entry| !matches!(entry.get_ref(), DeValue::Table(_))),
@@ -155,9 +152,9 @@ fn refuse_lists(source: &Source, table: &mut DeTable<'_>) -> Vec<Problem> {
         }
     }
     let mut lists = Vec::new();
-    lists_in(table, &[], &mut lists);
+    lists_in(table, known, &[], &mut lists);
     for (path, span) in lists {
-        let (place, help) = (source.place(&span), "only [[phase]], [[fault]] and [[command]] are lists".to_owned());
+        let (place, help) = (source.place(&span), only(known));
         problems.push(Problem::new(
             place,
             show(&path),
@@ -169,16 +166,27 @@ fn refuse_lists(source: &Source, table: &mut DeTable<'_>) -> Vec<Problem> {
     problems
 }
 
-fn lists_in(table: &DeTable<'_>, path: &[Step], lists: &mut Vec<(Vec<Step>, Range<usize>)>) {
+fn only(known: &[&str]) -> String {
+    match known.split_last() {
+        None => "nothing here is a list".to_owned(),
+        Some((last, [])) => format!("only [[{last}]] is a list"),
+        Some((last, others)) => {
+            let others: Vec<_> = others.iter().map(|list| format!("[[{list}]]")).collect();
+            format!("only {} and [[{last}]] are lists", others.join(", "))
+        }
+    }
+}
+
+fn lists_in(table: &DeTable<'_>, known: &[&str], path: &[Step], lists: &mut Vec<(Vec<Step>, Range<usize>)>) {
     for (key, value) in table {
         let path = [path, &[Step::Key(key.get_ref().to_string())]].concat();
         match value.get_ref() {
-            DeValue::Table(table) => lists_in(table, &path, lists),
-            DeValue::Array(entries) if path.len() == 1 && LISTS.contains(&key.get_ref().as_ref()) => {
+            DeValue::Table(table) => lists_in(table, known, &path, lists),
+            DeValue::Array(entries) if path.len() == 1 && known.contains(&key.get_ref().as_ref()) => {
                 for (index, entry) in entries.iter().enumerate() {
                     let path = [path.as_slice(), &[Step::Index(index)]].concat();
                     if let DeValue::Table(table) = entry.get_ref() {
-                        lists_in(table, &path, lists);
+                        lists_in(table, known, &path, lists);
                     }
                 }
             }

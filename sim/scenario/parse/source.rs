@@ -48,7 +48,7 @@ impl fmt::Display for Override {
 
 /// A scenario's text and overrides.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     pieces: Vec<Piece>,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Place {
 }
 
 impl Source {
-    pub(super) fn new(file: &str, text: &str, overrides: &[Override]) -> Source {
+    pub(crate) fn new(file: &str, text: &str, overrides: &[Override]) -> Source {
         let mut pieces = vec![Piece { begins: 0, name: file.to_owned(), text: text.to_owned() }];
         let mut begins = text.len() + 1;
         for Override(text) in overrides {

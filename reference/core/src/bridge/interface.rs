@@ -127,7 +127,7 @@ pub struct OutgoingRecord {
 pub enum Fact {
     /// A message was stored and acknowledged.
     Forwarded,
-    /// A retained message outside `status` was ignored and acknowledged.
+    /// A retained message outside `status`, or the removal of one on it, was ignored and acknowledged.
     IgnoredRetained,
     /// A message went to the dead-letter topic.
     DeadLettered,

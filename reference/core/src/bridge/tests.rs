@@ -161,6 +161,15 @@ fn a_retained_message_is_acknowledged_in_its_turn_and_stored_only_if_it_is_a_sta
 }
 
 #[test]
+fn the_removal_of_a_retained_status_is_acknowledged_and_says_nothing() {
+    let mut bench = Bench::connected(10);
+    let removal = bench.arrives(C1, Message { payload: Bytes::new(), ..message(status_topic(), 1) });
+    assert_eq!(produces(&removal), []);
+    assert_eq!(acks(&removal), [(C1, 1)]);
+    assert!(removal.contains(&Effect::Fact(Fact::IgnoredRetained)));
+}
+
+#[test]
 fn what_is_not_of_the_platform_or_too_large_goes_to_the_dead_letter_topic() {
     let mut bench = Bench::connected(10);
     let large = Bytes::from(vec![b'x'; MAX_PAYLOAD_BYTES + 1]);

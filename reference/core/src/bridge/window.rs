@@ -217,6 +217,10 @@ fn way_of(message: &Message) -> Way {
     if message.retain && !matches!(topic, Ok(Topic::Status(_))) {
         return Way::Ignored;
     }
+    // Whoever clears what is retained says nothing by it (MQTT 3.1.1, section 3.3.1.3).
+    if message.payload.is_empty() && matches!(topic, Ok(Topic::Status(_))) {
+        return Way::Ignored;
+    }
     let destination = match topic {
         _ if message.payload.len() > MAX_PAYLOAD_BYTES => Err(Poison::Oversized(message.payload.len())),
         Ok(Topic::State(..) | Topic::Status(_)) => Ok(kafka_topic::EVENTS),

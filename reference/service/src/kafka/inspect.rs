@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use dmp_core::{
 };
 use rdkafka::{
     Message, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError as NativeError, RDKafkaErrorCode},
@@ -35,11 +36,23 @@ use crate::config::Kafka;
 /// How long a tail sleeps in librdkafka before it looks whether it is still wanted.
 const TAIL_POLL: Duration = Duration::from_millis(100);
 
+/// How long a read is tried to see whether it is refused: brokers answer a fetch at the end of a topic within a second.
+const READ_TRIED_FOR: Duration = Duration::from_secs(1);
+
 /// Offsets of a topic, and those that a group has committed in it.
 #[derive(Clone)]
 pub struct Inspector {
     consumer: Arc<BaseConsumer<LoggedConsumer>>,
     kafka: Arc<Kafka>,
+}
+
+/// What is set for a topic, as far as its brokers tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Largest record batch: `max.message.bytes`.
+    pub max_message_bytes: Option<u64>,
+    /// `CreateTime` or `LogAppendTime`: `message.timestamp.type`.
+    pub timestamp_type: Option<String>,
 }
 
 /// A record as a tail sees it.
@@ -123,6 +136,52 @@ impl Inspector {
                 .map_err(|source| failed("asking for committed offsets in", &topic, source))?;
             let known = answered.elements();
             Ok(known.iter().filter_map(|one| Some((one.partition(), real_offset(one.offset())?))).collect())
+        })
+        .await
+    }
+
+    /// What is set for a topic.
+    ///
+    /// # Errors
+    /// [`KafkaError::Request`], also where this client may not know.
+    pub async fn settings(&self, topic: &str) -> Result<TopicSettings, KafkaError> {
+        let config = client::admin(&self.kafka, "dmp-inspector")?;
+        let admin = AdminClient::from_config_and_context(&config, Words::default()).map_err(KafkaError::settings)?;
+        let options = AdminOptions::new().request_timeout(Some(self.kafka.request_timeout));
+        let refused = |source| failed("asking for the settings of", topic, source);
+        let answered = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.map_err(refused)?;
+        let mut settings = TopicSettings::default();
+        for described in answered {
+            let described = described.map_err(|code| refused(NativeError::AdminOp(code)))?;
+            let value = |name| described.get(name).and_then(|entry| entry.value.clone());
+            settings.max_message_bytes = value("max.message.bytes").and_then(|bytes| bytes.parse().ok());
+            settings.timestamp_type = value("message.timestamp.type");
+        }
+        Ok(settings)
+    }
+
+    /// Sees whether records of a topic may be read, by asking for those behind its end.
+    ///
+    /// # Errors
+    /// [`KafkaError::Request`] where they may not.
+    pub async fn read(&self, topic: &str) -> Result<(), KafkaError> {
+        let (ends, topic) = (self.end_offsets(topic).await?, topic.to_owned());
+        let kafka = Arc::clone(&self.kafka);
+        blocking(move || {
+            let config = client::reader(&kafka, "dmp-inspector")?;
+            let reader: BaseConsumer<LoggedConsumer> =
+                BaseConsumer::from_config_and_context(&config, LoggedConsumer(Words::default()))
+                    .map_err(KafkaError::settings)?;
+            let refused = |source| failed("reading", &topic, source);
+            let partitions: Vec<_> = ends.keys().copied().collect();
+            assign(&reader, &topic, &partitions, &ends).map_err(refused)?;
+            let until = Instant::now() + READ_TRIED_FOR;
+            while Instant::now() < until {
+                if let Some(Err(error)) = reader.poll(TAIL_POLL) {
+                    return Err(refused(error));
+                }
+            }
+            Ok(())
         })
         .await
     }

@@ -48,7 +48,7 @@ pub struct Dialer {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     within: Duration,
-    gate: Option<Semaphore>,
+    gate: Option<Arc<Semaphore>>,
 }
 
 impl Dialer {
@@ -73,7 +73,14 @@ impl Dialer {
     /// own turn. Small brokers refuse or starve what comes in larger crowds.
     #[must_use]
     pub fn at_most(self, connects: usize) -> Dialer {
-        Dialer { gate: Some(Semaphore::new(connects.max(1))), ..self }
+        Dialer { gate: Some(Arc::new(Semaphore::new(connects.max(1)))), ..self }
+    }
+
+    /// Waits in one line with the connects of `other`, as it was limited: for clients that connect with certificates of
+    /// their own.
+    #[must_use]
+    pub fn in_turn_with(self, other: &Dialer) -> Dialer {
+        Dialer { gate: other.gate.clone(), ..self }
     }
 
     /// Bounds all handshakes of one connection together; 10 s unless set.

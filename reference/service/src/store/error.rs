@@ -40,6 +40,14 @@ pub enum StoreError {
         /// Version found; `None` where the store was never migrated.
         found: Option<i64>,
     },
+    /// A view over other tables is not as it must be.
+    #[error("view {view} {what}")]
+    View {
+        /// Its name.
+        view: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A file of certificates cannot be used.
     #[error("cannot read certificates from {path}")]
     Certificates {
@@ -84,12 +92,17 @@ impl StoreError {
             | StoreError::Credentials { .. }
             | StoreError::Denied(_)
             | StoreError::Schema { .. }
+            | StoreError::View { .. }
             | StoreError::Certificates { .. }
             | StoreError::Busy(_)
             | StoreError::Lost(_)
             | StoreError::Corrupt { .. }
             | StoreError::Failed(_) => WriteOutcome::Aborted { reason },
         }
+    }
+
+    pub(super) fn view(view: &str, what: impl Into<String>) -> StoreError {
+        StoreError::View { view: view.to_owned(), what: what.into() }
     }
 
     pub(super) fn corrupt(what: &'static str, value: impl std::fmt::Display) -> StoreError {

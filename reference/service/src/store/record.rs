@@ -98,7 +98,7 @@ pub(super) fn decode_beaten(device: Uuid, session: Uuid, by: i64) -> Option<Beat
     }
 }
 
-fn decode_version(RawVersion(epoch, session, seq): RawVersion) -> Result<Version, StoreError> {
+pub(super) fn decode_version(RawVersion(epoch, session, seq): RawVersion) -> Result<Version, StoreError> {
     Ok(Version { epoch: decode_epoch(epoch)?, session: Session(session), seq: decode_seq(seq)? })
 }
 
@@ -112,6 +112,6 @@ fn decode_seq(number: i64) -> Result<Seq, StoreError> {
     exact.ok_or_else(|| StoreError::corrupt("seq", number))
 }
 
-fn decode_value(json: &str) -> Result<Value, StoreError> {
+pub(super) fn decode_value(json: &str) -> Result<Value, StoreError> {
     serde_json::from_str(json).map_err(|_| StoreError::corrupt("device_attribute.value", json))
 }

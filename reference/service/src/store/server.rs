@@ -20,10 +20,13 @@ use super::{Record, Role, ServerUrl, Store, StoreError, WriteOutcome, columns::C
 
 mod classify;
 mod connect;
+mod forget;
 mod grant;
+mod inspect;
 mod migrate;
 mod read;
 mod sweep;
+mod view;
 mod write;
 
 /// Longest a write may take from the moment it has a connection; above `statement_timeout`, so that the server speaks

@@ -21,9 +21,11 @@ use rusqlite::Connection;
 use super::{Access, Record, SqliteUrl, Store, StoreError, WriteOutcome, columns::Columns};
 
 mod connect;
+mod forget;
 mod lane;
 mod read;
 mod sweep;
+mod view;
 mod write;
 
 use lane::{Lane, LaneError};

@@ -40,7 +40,7 @@ fn version(seq: u64) -> Version {
 
 /// Rows that show the device as it was after `change`, under `rae`.
 fn rows(plan: &Plan, device: DeviceIndex, change: ChangeNumber, rae: RaeIndex) -> Rows {
-    let mut rows = Rows::new(plan.devices.len());
+    let mut rows = Rows::new(plan.devices.len(), true);
     for (name, value) in plan.shown(device, change) {
         let source = match name.as_str() {
             CONNECTION => Source::Connection,

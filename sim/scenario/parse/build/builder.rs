@@ -20,21 +20,21 @@ use crate::scenario::{
 
 /// Builds values and gathers problems. What it returns beside a problem is of no use but to go on with.
 #[derive(Debug)]
-pub(in super::super) struct Builder<'s> {
+pub(crate) struct Builder<'s> {
     source: &'s Source,
     problems: Vec<Problem>,
 }
 
 /// A table of the scenario: its dotted key, and where it stands.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     path: String,
     span: Range<usize>,
 }
 
 /// What an absent field means.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Fallback<T> {
+pub(crate) enum Fallback<T> {
     /// This value.
     Value(T),
     /// A problem.
@@ -42,16 +42,16 @@ pub(super) enum Fallback<T> {
 }
 
 impl Table {
-    pub(super) fn root() -> Table {
+    pub(crate) fn root() -> Table {
         Table::new(String::new(), WHOLE_FILE)
     }
 
-    pub(super) fn new(path: String, span: Range<usize>) -> Table {
+    pub(crate) fn new(path: String, span: Range<usize>) -> Table {
         Table { path, span }
     }
 
     /// A table at the top, and its fields; all absent where it is.
-    pub(super) fn of<T: Default>(path: &str, field: Field<T>) -> (Table, T) {
+    pub(crate) fn of<T: Default>(path: &str, field: Field<T>) -> (Table, T) {
         match field {
             Some(field) => (Table::new(path.to_owned(), field.span()), field.into_inner()),
             None => (Table::new(path.to_owned(), WHOLE_FILE), T::default()),
@@ -59,7 +59,7 @@ impl Table {
     }
 
     /// The dotted key of a field; its own for `""`.
-    pub(super) fn key(&self, key: &str) -> String {
+    pub(crate) fn key(&self, key: &str) -> String {
         match (self.path.as_str(), key) {
             ("", key) => key.to_owned(),
             (path, "") => path.to_owned(),
@@ -67,18 +67,18 @@ impl Table {
         }
     }
 
-    pub(super) fn span(&self) -> Range<usize> {
+    pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 }
 
 impl<'s> Builder<'s> {
     /// Goes on from the `problems` found so far.
-    pub(in super::super) fn new(source: &'s Source, problems: Vec<Problem>) -> Builder<'s> {
+    pub(crate) fn new(source: &'s Source, problems: Vec<Problem>) -> Builder<'s> {
         Builder { source, problems }
     }
 
-    pub(in super::super) fn into_problems(self) -> Vec<Problem> {
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
         self.problems
     }
 
@@ -87,7 +87,7 @@ impl<'s> Builder<'s> {
     }
 
     /// Notes a problem, and what would be right.
-    pub(super) fn refuse(
+    pub(crate) fn refuse(
         &mut self,
         span: Range<usize>,
         key: impl Into<String>,
@@ -98,7 +98,7 @@ impl<'s> Builder<'s> {
     }
 
     /// Notes that a field is absent, unless it is because its form was wrong, which is noted already.
-    pub(super) fn missing(&mut self, table: &Table, key: &str, help: &str) {
+    pub(crate) fn missing(&mut self, table: &Table, key: &str, help: &str) {
         let misspelt = format!("did you mean `{key}`?");
         let key = table.key(key);
         let noted = |problem: &Problem| {
@@ -112,11 +112,11 @@ impl<'s> Builder<'s> {
     }
 
     /// Whether no problem is noted at `key` or below it.
-    pub(super) fn is_sound(&self, key: &str) -> bool {
+    pub(crate) fn is_sound(&self, key: &str) -> bool {
         !self.problems.iter().any(|problem| under(&problem.key, key))
     }
 
-    pub(super) fn whole(
+    pub(crate) fn whole(
         &mut self,
         table: &Table,
         key: &str,
@@ -126,6 +126,16 @@ impl<'s> Builder<'s> {
     ) -> u64 {
         let field = field.map(|field| (field.span(), field.into_inner().0));
         self.integer(table, key, field, range, fallback, "")
+    }
+
+    pub(crate) fn whole_or_none(
+        &mut self,
+        table: &Table,
+        key: &str,
+        field: Field<Whole>,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        field.map(|field| self.whole(table, key, Some(field), range, Fallback::Required))
     }
 
     pub(super) fn size(
@@ -152,7 +162,7 @@ impl<'s> Builder<'s> {
         self.ranged(table, key, field, range, fallback, |value| value.to_string())
     }
 
-    pub(super) fn length(
+    pub(crate) fn length(
         &mut self,
         table: &Table,
         key: &str,
@@ -164,7 +174,7 @@ impl<'s> Builder<'s> {
         self.ranged(table, key, field, range, Fallback::Value(default), quoted)
     }
 
-    pub(super) fn required_length(
+    pub(crate) fn required_length(
         &mut self,
         table: &Table,
         key: &str,
@@ -175,7 +185,7 @@ impl<'s> Builder<'s> {
         self.ranged(table, key, field, range, Fallback::Required, quoted)
     }
 
-    pub(super) fn length_or_none(
+    pub(crate) fn length_or_none(
         &mut self,
         table: &Table,
         key: &str,
@@ -234,7 +244,7 @@ impl<'s> Builder<'s> {
     }
 
     /// A value that must be there and has no range.
-    pub(super) fn required<T>(&mut self, table: &Table, key: &str, field: Field<T>, help: &str) -> Option<Spanned<T>> {
+    pub(crate) fn required<T>(&mut self, table: &Table, key: &str, field: Field<T>, help: &str) -> Option<Spanned<T>> {
         if field.is_none() {
             self.missing(table, key, help);
         }

@@ -1,0 +1,177 @@
+//! The Kafka cluster: whether it is reached, has the topics, lets this client read and, where it must, write; and how the
+//! topics are set.
+
+use std::time::Duration;
+
+use dmp_core::{
+    bridge::{OutgoingRecord, ProduceOutcome},
+    core::EffectId,
+    event::{Presence, PresenceState, Topic, kafka_topic},
+    id::{Epoch, Rae, Seq},
+};
+use dmp_service::{
+    config::Kafka,
+    kafka::{Producer, inspect::Inspector, topics},
+};
+use tokio::sync::mpsc;
+
+use super::{Finding, right, unknown, words, wrong};
+use crate::{
+    live::{clock, deployed::Deployed},
+    target::{Deployment, Topics},
+};
+
+const SERVER: &str = "kafka";
+
+/// Longest wait for a broker to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Longest wait for one request.
+const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longest wait for a record to be stored.
+const STORED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A payload has at most 256 KiB, and its key, headers and batch some hundred bytes more.
+const LEAST_MESSAGE_BYTES: u64 = 260 << 10;
+
+/// What the bridge says of when it received a message must stay.
+const TIMESTAMP_TYPE: &str = "CreateTime";
+
+/// What the readers of a run cannot do without.
+pub(super) async fn essentials(deployed: &Deployed) -> Vec<Finding> {
+    let deployment = &deployed.deployment;
+    let kafka = patient(deployed);
+    if let Err(error) = topics::wait_for(&kafka, &[], ANSWERS_WITHIN).await {
+        return vec![wrong(SERVER, words(&error.into()))];
+    }
+    let mut found = vec![right(SERVER, format!("{} answers", kafka.bootstrap))];
+    let inspector = match Inspector::new(&kafka, &deployment.kafka.group) {
+        Ok(inspector) => inspector,
+        Err(error) => return vec![wrong(SERVER, words(&error.into()))],
+    };
+    for topic in looked_at(deployment) {
+        found.push(match inspector.end_offsets(topic).await {
+            Ok(ends) => right(SERVER, format!("topic {topic} has {} partitions", ends.len())),
+            Err(error) => wrong(SERVER, words(&error.into())),
+        });
+    }
+    let group = &deployment.kafka.group;
+    found.push(match inspector.committed(&deployment.kafka.topics.events).await {
+        Ok(committed) if committed.is_empty() && !deployment.bring.registry => unknown(
+            SERVER,
+            format!("group {group} has committed nothing yet: is it the group of the registry that runs there?"),
+        ),
+        Ok(_) => right(SERVER, format!("what group {group} commits may be read")),
+        Err(error) => wrong(SERVER, format!("what group {group} commits may not be read: {}", words(&error.into()))),
+    });
+    found
+}
+
+/// Everything.
+pub(super) async fn look(deployed: &Deployed) -> Vec<Finding> {
+    let mut found = essentials(deployed).await;
+    if found.iter().any(|finding| finding.mark == super::Mark::Wrong) {
+        return found;
+    }
+    let (deployment, kafka) = (&deployed.deployment, patient(deployed));
+    let Ok(inspector) = Inspector::new(&kafka, &deployment.kafka.group) else { return found };
+    for topic in looked_at(deployment) {
+        found.push(match inspector.read(topic).await {
+            Ok(()) => right(SERVER, format!("records of {topic} may be read")),
+            Err(error) => wrong(SERVER, format!("records of {topic} may not be read: {}", words(&error.into()))),
+        });
+        found.extend(settings(&inspector, topic, &deployment.kafka.topics).await);
+    }
+    if deployment.bring.bridge {
+        found.push(write(deployed, &kafka).await);
+    }
+    found
+}
+
+async fn settings(inspector: &Inspector, topic: &str, topics: &Topics) -> Vec<Finding> {
+    let settings = match inspector.settings(topic).await {
+        Ok(settings) => settings,
+        Err(error) => {
+            let text = format!("how {topic} is set may not be known: {}", words(&error.into()));
+            return vec![unknown(SERVER, text)];
+        }
+    };
+    let mut found = Vec::new();
+    found.push(match settings.max_message_bytes {
+        Some(bytes) if bytes < LEAST_MESSAGE_BYTES => wrong(
+            SERVER,
+            format!(
+                "max.message.bytes of {topic} is {bytes}; a payload of 256 KiB needs at least {LEAST_MESSAGE_BYTES}"
+            ),
+        ),
+        Some(bytes) => right(SERVER, format!("max.message.bytes of {topic} is {bytes}")),
+        None => unknown(SERVER, format!("max.message.bytes of {topic} is not told")),
+    });
+    // Others carry no time that anything rests on.
+    if topic == topics.events {
+        found.push(match settings.timestamp_type.as_deref() {
+            Some(TIMESTAMP_TYPE) => right(SERVER, format!("message.timestamp.type of {topic} is {TIMESTAMP_TYPE}")),
+            Some(other) => wrong(
+                SERVER,
+                format!(
+                    "message.timestamp.type of {topic} is {other}; set {TIMESTAMP_TYPE}, else the time at which a bridge \
+                     received a message is lost"
+                ),
+            ),
+            None => unknown(SERVER, format!("message.timestamp.type of {topic} is not told")),
+        });
+    }
+    found
+}
+
+/// Writes what a bridge would: the status of a RAE of the run.
+async fn write(deployed: &Deployed, kafka: &Kafka) -> Finding {
+    let prefix = deployed.deployment.prefix.as_ref().expect("set before anything is looked at");
+    let rae = Rae::try_from(prefix.serial("RAE-0000000").as_str()).expect("made of letters, digits and hyphens");
+    let now = clock::wall();
+    let presence = Presence { boot: Epoch::after(None, now), connection: Seq::FIRST, state: PresenceState::Offline };
+    let record = OutgoingRecord {
+        topic: kafka_topic::EVENTS,
+        key: Topic::Status(rae).to_string().into(),
+        value: presence.encode().into(),
+        timestamp: now,
+        headers: Vec::new(),
+    };
+    let (answers, mut answered) = mpsc::channel(1);
+    let answer = move |_, outcome| {
+        // Nobody waits any more once the time is up.
+        let _gone = answers.try_send(outcome);
+    };
+    // It is to say what is wrong, and not to try for long.
+    let kafka = Kafka { message_timeout: STORED_WITHIN / 2, ..kafka.clone() };
+    let topic = kafka_topic::EVENTS;
+    let producer = match Producer::start(&kafka, "fleetproof-doctor", 1, answer) {
+        Ok(producer) => producer,
+        Err(error) => return wrong(SERVER, words(&error.into())),
+    };
+    if let Err(outcome) = producer.produce(EffectId(1), record) {
+        return wrong(SERVER, format!("records may not be written to {topic}: {outcome:?}"));
+    }
+    match tokio::time::timeout(STORED_WITHIN, answered.recv()).await {
+        Ok(Some(ProduceOutcome::Stored { .. })) => right(SERVER, format!("records may be written to {topic}")),
+        Ok(Some(outcome)) => wrong(SERVER, format!("records may not be written to {topic}: {outcome:?}")),
+        Ok(None) | Err(_) => wrong(SERVER, format!("a record for {topic} was not stored within {STORED_WITHIN:?}")),
+    }
+}
+
+fn looked_at(deployment: &Deployment) -> Vec<&str> {
+    let (topics, observe) = (&deployment.kafka.topics, deployment.observe);
+    let mut looked_at = vec![topics.events.as_str()];
+    if observe.commands {
+        looked_at.extend([topics.commands.as_str(), topics.replies.as_str()]);
+    }
+    if observe.dead_letters {
+        looked_at.push(&topics.dead_letter);
+    }
+    looked_at
+}
+
+fn patient(deployed: &Deployed) -> Kafka {
+    Kafka { request_timeout: REQUEST_WITHIN, ..deployed.kafka() }
+}

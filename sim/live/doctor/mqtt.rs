@@ -1,0 +1,196 @@
+//! The MQTT broker: whether RAEs and bridge are let in and may say and hear what they must; and the whole way from there.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use dmp_core::{
+    core::{Publication, Qos},
+    event::{Presence, PresenceState, Topic, commands_filter, subscriptions},
+    id::{Epoch, Rae, Seq},
+};
+use dmp_service::kafka::inspect::{Inspector, Tail};
+use tokio::sync::mpsc;
+
+use super::{Finding, right, unknown, words, wrong};
+use crate::{
+    live::{access::entrance, clock, deployed::Deployed, peer::Peer},
+    target::Credentials,
+};
+
+const SERVER: &str = "mqtt";
+
+/// A broker that refuses a message at QoS 1 may acknowledge it and close the connection then: so long it is watched.
+const REFUSED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Longest way of a message to the log, and on to the store.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Time between two looks whether it is there.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a fleet cannot do without.
+pub(super) async fn essentials(deployed: &Deployed) -> Vec<Finding> {
+    let rae = rae(deployed);
+    let mut found = Vec::new();
+    if let Some(peer) = let_in(deployed, &deployed.deployment.mqtt.rae, Some(&rae), &mut found).await {
+        let _said_enough = peer.leave().await;
+    }
+    if deployed.deployment.bring.bridge
+        && let Some(mut peer) = let_in(deployed, &deployed.deployment.mqtt.bridge, None, &mut found).await
+    {
+        // All shards, as one group.
+        let filters = subscriptions(0, 1);
+        found.push(match peer.subscribe(filters.clone()).await {
+            Ok(()) => right(SERVER, "a bridge may subscribe to what travels up"),
+            Err(error) => {
+                wrong(SERVER, format!("a bridge may not subscribe to {}: {}", filters.join(" "), words(&error)))
+            }
+        });
+        let _said_enough = peer.leave().await;
+    }
+    found
+}
+
+/// Everything; `own` tells that the prefix of the serials is the doctor's and not the target's.
+pub(super) async fn look(deployed: &Deployed, own: bool) -> Vec<Finding> {
+    let deployment = &deployed.deployment;
+    let by_file = |credentials: &Credentials| {
+        credentials.certificate.is_some()
+            || credentials.password.as_ref().is_some_and(crate::target::Password::individual)
+    };
+    if own && deployment.mqtt.rae.individual() && by_file(&deployment.mqtt.rae) {
+        let text = "each RAE has files of its own, and a run without run.prefix has serials that nobody knows before: \
+                    set run.prefix, and make files for its serials";
+        return vec![wrong(SERVER, text)];
+    }
+    let mut found = essentials(deployed).await;
+    let rae = rae(deployed);
+    let credentials = &deployment.mqtt.rae;
+    let Some(mut peer) = let_in(deployed, credentials, Some(&rae), &mut Vec::new()).await else { return found };
+    let filter = commands_filter(&rae);
+    found.push(match peer.subscribe(vec![filter.clone()]).await {
+        Ok(()) => right(SERVER, format!("{rae} may subscribe to its commands, {filter}")),
+        Err(error) => wrong(SERVER, format!("{rae} may not subscribe to its commands, {filter}: {}", words(&error))),
+    });
+    found.push(match say(&mut peer, &rae).await {
+        Ok(topic) => right(SERVER, format!("{rae} may publish to {topic}")),
+        Err(error) => wrong(SERVER, format!("{rae} may not publish to its status topic: {}", words(&error))),
+    });
+    found
+}
+
+/// Whether what a RAE says comes to the log, and on to the store, by the bridge and the registry that are there.
+pub(super) async fn the_way(deployed: &Deployed) -> Vec<Finding> {
+    const SERVER: &str = "way";
+    let deployment = &deployed.deployment;
+    if deployment.bring.bridge {
+        return vec![unknown(
+            SERVER,
+            "the bridge is brought by a run, so that nothing can be tried from end to end now",
+        )];
+    }
+    let events = &deployment.kafka.topics.events;
+    let tried = async {
+        let inspector = Inspector::new(&deployed.kafka(), &deployment.kafka.group)?;
+        let ends: BTreeMap<_, _> = inspector.end_offsets(events).await?;
+        let (records_in, mut records) = mpsc::channel(256);
+        let _tail = Tail::start(&deployed.kafka(), events, ends, records_in).await?;
+        let (rae, credentials) = (rae(deployed), &deployment.mqtt.rae);
+        let mut peer = Peer::connect(&entrance(deployment, credentials, Some(rae.as_str()))?, rae.as_str()).await?;
+        let topic = say(&mut peer, &rae).await?;
+        let arrives = async {
+            while let Some(record) = records.recv().await {
+                if record.key.as_deref() == Some(topic.as_bytes()) {
+                    return;
+                }
+            }
+        };
+        let began = tokio::time::Instant::now();
+        let arrived = tokio::time::timeout(ARRIVES_WITHIN, arrives).await.is_ok();
+        anyhow::Ok((arrived.then(|| began.elapsed()), rae))
+    };
+    match tried.await {
+        Err(error) => vec![wrong(SERVER, format!("a message could not be tried: {}", words(&error)))],
+        Ok((None, rae)) => {
+            let text = format!(
+                "a status of {rae} did not come to {events} within {ARRIVES_WITHIN:?}: does a bridge run there?"
+            );
+            vec![wrong(SERVER, text)]
+        }
+        Ok((Some(took), rae)) => {
+            let arrived = right(SERVER, format!("a status of {rae} came to {events} after {} ms", took.as_millis()));
+            [Some(arrived), shown(deployed, &rae).await].into_iter().flatten().collect()
+        }
+    }
+}
+
+/// Whether the store comes to show a RAE; `None` where it cannot or is not to.
+async fn shown(deployed: &Deployed, rae: &Rae) -> Option<Finding> {
+    const SERVER: &str = "way";
+    let deployment = &deployed.deployment;
+    if deployment.bring.registry || deployment.store.view.is_some() {
+        return None;
+    }
+    let looking = async {
+        while !super::store::shows(deployed, rae).await? {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(())
+    };
+    Some(match tokio::time::timeout(ARRIVES_WITHIN, looking).await {
+        Ok(Ok(())) => right(SERVER, format!("and is shown in the store; `fleetproof clean` removes it: {rae}")),
+        Ok(Err(error)) => wrong(SERVER, format!("looking for {rae} in the store: {}", words(&error))),
+        Err(_elapsed) => {
+            let group = &deployment.kafka.group;
+            let text = format!(
+                "{rae} is not shown in the store within {ARRIVES_WITHIN:?}: does a registry of group {group} run?"
+            );
+            wrong(SERVER, text)
+        }
+    })
+}
+
+/// The serial that the doctor speaks as: one of a run's.
+fn rae(deployed: &Deployed) -> Rae {
+    let prefix = deployed.deployment.prefix.as_ref().expect("set before anything is looked at");
+    Rae::try_from(prefix.serial("RAE-0000000").as_str()).expect("made of letters, digits and hyphens")
+}
+
+async fn let_in(
+    deployed: &Deployed,
+    credentials: &Credentials,
+    rae: Option<&Rae>,
+    found: &mut Vec<Finding>,
+) -> Option<Peer> {
+    let who = rae.map_or_else(|| "the bridge".to_owned(), Rae::to_string);
+    let client_id = rae.map_or_else(|| format!("{}-doctor", deployed.bridge_prefix()), Rae::to_string);
+    let connected = async {
+        let entrance = entrance(&deployed.deployment, credentials, rae.map(Rae::as_str))?;
+        Peer::connect(&entrance, &client_id).await
+    };
+    match connected.await {
+        Ok(peer) => {
+            found.push(right(SERVER, format!("{} lets {who} in", deployed.mqtt())));
+            Some(peer)
+        }
+        Err(error) => {
+            found.push(wrong(SERVER, format!("{who} is not let in: {}", words(&error))));
+            None
+        }
+    }
+}
+
+/// Says that a RAE is offline, which nobody takes for more than it is, and nothing keeps. Returns the topic.
+async fn say(peer: &mut Peer, rae: &Rae) -> anyhow::Result<String> {
+    let topic = Topic::Status(rae.clone()).to_string();
+    let presence =
+        Presence { boot: Epoch::after(None, clock::wall()), connection: Seq::FIRST, state: PresenceState::Offline };
+    let message = Publication {
+        topic: topic.as_str().into(),
+        payload: presence.encode().into(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+    };
+    peer.publish(&message).await?;
+    peer.message(REFUSED_WITHIN).await?;
+    Ok(topic)
+}

@@ -1,0 +1,131 @@
+//! Targets that are right, and each mistake with its line, its key and its words.
+
+use std::path::Path;
+
+use super::{Deployment, Hook, Password, Subject, TargetError};
+use crate::scenario::{Part, parse::Problem};
+
+/// A correct target, of which each test breaks something. Its lines are counted from 1.
+const CORRECT: &str = r#"[mqtt]
+url = "mqtt://127.0.0.1:1883"
+username = "{serial}"
+password_env = "RAE"
+[kafka]
+bootstrap = "127.0.0.1:9092"
+[store]
+url = "postgres://reader@localhost:5432/dmp"
+[run]
+prefix = "LAB1"
+[hooks]
+registry.kill = "true"
+"#;
+
+fn read(text: &str) -> Result<Deployment, TargetError> {
+    let set = |name: &str| (name == "RAE").then(|| "hunter2".to_owned());
+    Deployment::from_text("target.toml", text, Path::new("beside"), &set)
+}
+
+fn problems(text: &str) -> Vec<Problem> {
+    match read(text) {
+        Ok(target) => panic!("accepted: {target:#?}"),
+        Err(TargetError::Invalid(problems)) => problems.0,
+        Err(error @ TargetError::Read { .. }) => panic!("{error}"),
+    }
+}
+
+/// The correct target with `from` replaced by `to` has exactly one problem: on this line, at this key, in these words.
+#[track_caller]
+fn refused(from: &str, to: &str, line: usize, key: &str, words: &str) {
+    assert!(CORRECT.contains(from), "{from:?} is not in the correct target");
+    let problems = problems(&CORRECT.replacen(from, to, 1));
+    let shown = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
+    assert_eq!(problems.len(), 1, "{shown}");
+    assert_eq!((problems[0].line, problems[0].key.as_str()), (line, key), "{shown}");
+    assert!(shown.contains(words), "no {words:?} in:\n{shown}");
+}
+
+#[test]
+fn a_correct_target_is_read_with_its_defaults_and_no_secret_is_shown() {
+    let target = read(CORRECT).unwrap_or_else(|error| panic!("{error}"));
+    assert!(target.is_loopback());
+    assert!(target.mqtt.rae.individual());
+    assert_eq!((target.kafka.group.as_str(), target.kafka.topics.events.as_str()), ("dmp-registry", "dmp.events"));
+    assert_eq!(target.hooks.commands.keys().collect::<Vec<_>>(), [&Hook::Kill(Subject::Part(Part::Registry))]);
+    assert_eq!(target.mqtt.rae.password, Some(Password::Held("hunter2".to_owned())));
+    assert!(!format!("{target:?}").contains("hunter2"), "{target:?}");
+}
+
+#[test]
+fn the_example_is_a_correct_target_once_its_files_and_variables_are_there() {
+    let beside = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(beside.path().join("secrets")).expect("made");
+    for file in ["ca.pem", "rae-password"] {
+        std::fs::write(beside.path().join("secrets").join(file), "x").expect("written");
+    }
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("targets/staging.toml")).expect("there");
+    let read = Deployment::from_text("staging.toml", &text, beside.path(), &|_| Some("x".to_owned()));
+    match (cfg!(feature = "kafka-tls"), read) {
+        (true, Ok(target)) => assert!(!target.is_loopback()),
+        (false, Err(error)) => {
+            assert_eq!(error.to_string().matches("error: ").count(), 1, "{error}");
+            assert!(error.to_string().contains("cargo feature `kafka-tls`"), "{error}");
+        }
+        (_, other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn unknown_keys_wrong_types_and_lists_are_named_at_their_place() {
+    refused("bootstrap =", "bootstap =", 6, "kafka.bootstap", "did you mean `bootstrap`?");
+    refused("prefix = \"LAB1\"", "prefix = 1", 10, "run.prefix", "expected a string");
+    refused("[run]", "[bring]\nbridge = [true]\n[run]", 10, "bring.bridge", "nothing here is a list");
+    refused("registry.kill", "registry.kil", 12, "hooks.registry.kil", "did you mean `kill`?");
+}
+
+#[test]
+fn wrong_endpoints_are_named_at_their_place() {
+    refused("mqtt://127.0.0.1:1883", "127.0.0.1:1883", 2, "mqtt.url", "neither mqtt:// nor mqtts://");
+    refused("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1", 2, "mqtt.url", "needs a port");
+    refused("127.0.0.1:9092", "127.0.0.1:9092,:9093", 6, "kafka.bootstrap", "names no host");
+    refused("postgres://", "mysql://", 8, "store.url", "neither postgres:// nor sqlite:");
+    refused("url = \"mqtt://127.0.0.1:1883\"\n", "", 1, "mqtt.url", "missing");
+}
+
+#[test]
+fn secrets_that_are_not_at_hand_or_do_not_fit_are_named_at_their_place() {
+    refused("\"RAE\"", "\"OTHER\"", 4, "mqtt.password_env", "the environment variable OTHER is not set");
+    refused("password_env = \"RAE\"", "password_file = \"gone\"", 4, "mqtt.password_file", "cannot be read");
+    refused("username = \"{serial}\"\n", "", 3, "mqtt.username", "a password is somebody's");
+    refused("reader@", "reader:hunter2@", 8, "store.url", "must not hold a password");
+    refused("[run]", "[mqtt.bridge]\nusername = \"{serial}\"\n[run]", 10, "mqtt.bridge.username", "not a RAE's");
+    refused("username = \"{serial}\"", "username = \"x\"\nca = \"{serial}.pem\"", 4, "mqtt.ca", "not a RAE's");
+    refused("\"RAE\"", "\"RAE\"\ncertificate = \"{serial}.pem\"", 5, "mqtt.key", "a certificate needs its key");
+    for problem in problems(&CORRECT.replacen("reader@", "reader:hunter2@", 1)) {
+        assert!(!problem.what.contains("hunter2") && !problem.help.unwrap_or_default().contains("hunter2"));
+    }
+}
+
+#[test]
+fn a_target_off_loopback_says_how_much_a_run_may_do() {
+    refused("127.0.0.1:9092", "kafka.example:9092", 1, "limits", "not on loopback");
+    refused("localhost:5432", "db.example", 1, "limits", "not on loopback");
+    let limited = CORRECT.replace("127.0.0.1:1883", "10.0.0.7:1883") + "[limits]\nmax_messages_per_s = 100\n";
+    let problems = problems(&limited);
+    assert_eq!(problems.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), ["limits.max_connections"]);
+    let limited = read(&(limited + "max_connections = 10\n")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((limited.limits.max_messages_per_s, limited.limits.max_connections), (Some(100), Some(10)));
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let topics = "[kafka.topics]\nevents = \"other\"\n[bring]\nbridge = true\n[run]";
+    refused("[run]", topics, 9, "kafka.topics", "know only their own topics");
+    refused("dmp\"", "dmp\"\nview = \"shown\"\n[bring]\nregistry = true", 9, "store.view", "writes its own tables");
+    refused("dmp\"", "dmp\"\nview = \"a; DROP TABLE b\"", 9, "store.view", "no name of a view");
+    refused("registry.kill = \"true\"", "registry.pause = \"true\"", 11, "hooks.registry.resume", "nothing would end");
+    refused("registry.kill = \"true\"", "kafka.stop = \"true\"", 11, "hooks.kafka.start", "nothing would end");
+    refused("registry.kill = \"true\"", "store.cut_link = \"true\"", 11, "hooks.store.mend_link", "nothing would end");
+    refused("LAB1", "lab-1", 10, "run.prefix", "capital letters and digits");
+    refused("[run]", "[abort_if]\nlag = 0\n[run]", 10, "abort_if.lag", "out of range");
+}

@@ -1,0 +1,35 @@
+//! What a test of a user's own looks like: a scenario in code, a run, and what it must show.
+
+use fleetproof::{
+    Trial,
+    check::verdict::{CheckId, Outcome},
+    scenario::Scenario,
+};
+
+#[test]
+fn a_small_burst_is_reflected_although_the_registry_is_killed() -> Result<(), Box<dyn std::error::Error>> {
+    let scenario = Scenario::asking("Is a small burst reflected, with the registry killed?")
+        .set("fleet.raes", 10)
+        .set("fleet.snapshot_every", "2s")
+        .phase("burst", "6s", 4.0)
+        .fault("burst + 1s", "kill = { part = 'registry', back_after = '1s' }")
+        .build()?;
+    let outcome = Trial::of(scenario).binary(env!("CARGO_BIN_EXE_fleetproof")).run()?;
+    assert!(outcome.passed(), "{outcome}");
+    assert!(matches!(outcome.check(CheckId::C5).outcome, Outcome::Pass));
+    assert!(outcome.figures.converged_after_s.is_some_and(|after| after < 20.0));
+    Ok(())
+}
+
+#[test]
+fn without_the_binary_bridge_and_registry_are_part_of_the_test_and_only_killing_them_is_refused() {
+    let asking = |fault: &str| {
+        let scenario = Scenario::asking("Does it run within a test?").set("fleet.raes", 5);
+        let scenario = scenario.set("fleet.snapshot_every", "2s").phase("load", "4s", 2.0).fault("load + 1s", fault);
+        Trial::of(scenario.build().unwrap_or_else(|error| panic!("{error}"))).run()
+    };
+    let outcome = asking("slow_store = { delay = '5ms', lasts = '1s' }").expect("it can be carried out");
+    assert!(outcome.passed(), "{outcome}");
+    let refused = asking("kill = { part = 'registry', back_after = '1s' }").expect_err("a part of this process");
+    assert!(refused.to_string().contains("give the binary's path"), "{refused}");
+}
