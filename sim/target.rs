@@ -52,10 +52,10 @@ pub struct Deployment {
 /// The MQTT broker, and how RAEs are let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mqtt {
-    /// Where it is.
-    pub address: Address,
-    /// Whether TLS is spoken: `mqtts://`.
-    pub tls: bool,
+    /// Where RAEs come in.
+    pub door: Door,
+    /// Where bridges come in: another port, where they have rights of their own there.
+    pub bridge_door: Door,
     /// PEM file of the authorities to trust; `None` for the public ones.
     pub ca: Option<PathBuf>,
     /// Name in the broker's certificate, where it is not the host.
@@ -64,6 +64,15 @@ pub struct Mqtt {
     pub rae: Credentials,
     /// How a bridge that is brought is let in, and whoever looks for retained messages.
     pub bridge: Credentials,
+}
+
+/// A port of the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// Where it is.
+    pub address: Address,
+    /// Whether TLS is spoken: `mqtts://`.
+    pub tls: bool,
 }
 
 /// How a client is let in; each part may hold [`SERIAL`].
@@ -233,7 +242,8 @@ impl Deployment {
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let store = self.store.address();
-        self.mqtt.address.is_loopback()
+        self.mqtt.door.address.is_loopback()
+            && self.mqtt.bridge_door.address.is_loopback()
             && self.kafka.bootstrap.iter().all(Address::is_loopback)
             && store.is_none_or(|address| address.is_loopback())
     }

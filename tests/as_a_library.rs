@@ -1,8 +1,12 @@
 //! What a test of a user's own looks like: a scenario in code, a run, and what it must show.
 
+use std::net::TcpStream;
+
 use fleetproof::{
     Trial,
     check::verdict::{CheckId, Outcome},
+    live::Pipeline,
+    run::Target,
     scenario::Scenario,
 };
 
@@ -32,4 +36,27 @@ fn without_the_binary_bridge_and_registry_are_part_of_the_test_and_only_killing_
     assert!(outcome.passed(), "{outcome}");
     let refused = asking("kill = { part = 'registry', back_after = '1s' }").expect_err("a part of this process");
     assert!(refused.to_string().contains("give the binary's path"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_pipeline_alone_is_there_for_a_tests_own_clients_and_gone_with_its_value() {
+    let scenario = Scenario::asking("What is to be started?").phase("none", "1s", 0.0).build();
+    let scenario = scenario.unwrap_or_else(|error| panic!("{error}"));
+    let pipeline = Pipeline::start(&Target::Embedded, &scenario, None, true).await.expect("it starts");
+    let endpoints = pipeline.endpoints().clone();
+    let broker = endpoints.mqtt.trim_start_matches("mqtt://");
+    for address in [broker, &endpoints.kafka] {
+        assert!(TcpStream::connect(address).is_ok(), "{address}");
+    }
+    assert_eq!(endpoints.metrics.len(), 2, "a bridge and a registry: {:?}", endpoints.metrics);
+    drop(pipeline);
+    assert!(TcpStream::connect(broker).is_err(), "the broker is gone");
+}
+
+#[test]
+fn the_readme_shows_the_first_test_as_it_is() {
+    let test = include_str!("as_a_library.rs").split("\n\n").find(|part| part.starts_with("#[test]"));
+    let test = test.expect("there is one");
+    assert!(test.lines().count() < 15, "{test}");
+    assert!(include_str!("../README.md").contains(test), "README.md shows another");
 }

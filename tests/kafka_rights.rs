@@ -225,6 +225,8 @@ async fn reads_come_from_own_topics_in_own_groups(server: &Server) {
         assert_eq!(ends.values().filter(|end| **end > 0).count(), 1, "{topic}: one key, one partition");
     }
     inspector.committed(EVENTS).await.expect("it may look how far the group is");
+    let settings = inspector.settings(EVENTS).await.expect("it may look how topics are set");
+    assert_eq!(settings.timestamp_type.as_deref(), Some("CreateTime"));
 }
 
 async fn nobody_changes_topics(server: &Server) {

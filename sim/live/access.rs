@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use dmp_service::mqtt::{ClientIdentity, Credentials, Dialer, Secret, TlsSettings};
 
+use super::deployed::endpoint;
 use crate::{
     fleet::plan::{Plan, RaeIndex},
     target::{self, Deployment, SERIAL},
@@ -40,7 +41,7 @@ impl Access {
         let serials = if individual { &serials[..] } else { &serials[..serials.len().min(1)] };
         let mut of: Vec<Entrance> = Vec::with_capacity(serials.len());
         for serial in serials {
-            let Entrance { dialer, credentials } = entrance(deployment, &deployment.mqtt.rae, Some(serial))?;
+            let Entrance { dialer, credentials } = entrance(deployment, Some(serial))?;
             let dialer = Arc::into_inner(dialer).expect("made just now");
             // They take turns together, whatever their certificates.
             let dialer = match of.first() {
@@ -63,16 +64,16 @@ impl Access {
     }
 }
 
-/// How a client of a deployment is let in; `serial` where it is a RAE.
+/// How a client of a deployment is let in: the RAE with this serial, or, without one, a bridge.
 ///
 /// # Errors
 /// If a file cannot be used.
-pub(super) fn entrance(
-    deployment: &Deployment,
-    credentials: &target::Credentials,
-    serial: Option<&str>,
-) -> anyhow::Result<Entrance> {
+pub(super) fn entrance(deployment: &Deployment, serial: Option<&str>) -> anyhow::Result<Entrance> {
     let mqtt = &deployment.mqtt;
+    let (door, credentials) = match serial {
+        Some(_) => (&mqtt.door, &mqtt.rae),
+        None => (&mqtt.bridge_door, &mqtt.bridge),
+    };
     let identity = credentials.certificate.as_ref().map(|(certificate, key)| ClientIdentity {
         certificate: target::of_rae(certificate, serial),
         key: target::of_rae(key, serial),
@@ -85,5 +86,5 @@ pub(super) fn entrance(
         .username
         .as_ref()
         .map(|user| Credentials { user: named(user), password: password.map(Secret::new) });
-    Ok(Entrance { dialer: Arc::new(Dialer::new(super::deployed::endpoint(deployment), &settings)?), credentials })
+    Ok(Entrance { dialer: Arc::new(Dialer::new(endpoint(door), &settings)?), credentials })
 }

@@ -14,7 +14,7 @@ pub(super) fn shows(deployment: &Deployment) -> Observable {
     let bring = deployment.bring;
     Observable {
         // A proxy reads what passes, and TLS is there to prevent that.
-        wire: bring.bridge && !deployment.mqtt.tls,
+        wire: bring.bridge && !deployment.mqtt.bridge_door.tls,
         dead_letters: deployment.observe.dead_letters,
         gauges: bring.bridge || bring.registry,
         processes: bring.registry,
@@ -118,4 +118,70 @@ pub(super) fn allows(deployment: &Deployment, scenario: &Scenario) -> Result<(),
         return Err(format!("phases switch `repair`, a setting of registries that {name} does not let be brought"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn deployment(more: &str) -> Deployment {
+        let text = "[mqtt]\nurl = \"mqtt://127.0.0.1:1883\"\n[kafka]\nbootstrap = \"127.0.0.1:9092\"\n\
+                    [store]\nurl = \"postgres://reader@127.0.0.1/dmp\"\n";
+        let read = Deployment::from_text("target.toml", &format!("{text}{more}"), Path::new(""), &|_| None);
+        read.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn fault(text: &str) -> FaultKind {
+        let text = format!("# Can it?\n[[phase]]\nname = \"load\"\nlasts = \"9s\"\n[[fault]]\nat = \"1s\"\n{text}\n");
+        let scenario = Scenario::from_text("fault", &text, &[], None).unwrap_or_else(|error| panic!("{error}"));
+        scenario.faults[0].kind.clone()
+    }
+
+    #[test]
+    fn what_the_harness_does_not_start_is_broken_by_hooks_and_by_nothing_else() {
+        for (text, begin, end) in [
+            ("kill = { part = \"registry\", back_after = \"1s\" }", "registry.kill", "registry.start"),
+            ("pause = { part = \"bridge\", lasts = \"1s\" }", "bridge.pause", "bridge.resume"),
+            ("kill = { part = \"broker\", back_after = \"1s\" }", "broker.kill", "broker.start"),
+            ("restart = { part = \"kafka\", back_after = \"1s\" }", "kafka.stop", "kafka.start"),
+            ("pause = { part = \"store\", lasts = \"1s\" }", "store.pause", "store.resume"),
+            ("cut_link = { to = \"kafka\", lasts = \"1s\" }", "kafka.cut_link", "kafka.mend_link"),
+        ] {
+            let fault = fault(text);
+            let refused = can(&deployment(""), &fault).expect_err(text);
+            assert!(refused.contains(&format!("no hooks.{begin}")), "{refused}");
+            let hooks = format!("[hooks]\n{begin} = \"true\"\n{end} = \"true\"\n");
+            assert_eq!(can(&deployment(&hooks), &fault), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_it_brings_it_breaks_itself_and_the_link_to_the_broker_where_it_can_read_it() {
+        let both = "[bring]\nbridge = true\nregistry = true\n";
+        for text in [
+            "kill = { part = \"bridge\", back_after = \"1s\" }",
+            "slow_store = { delay = \"1ms\", lasts = \"1s\" }",
+            "cut_link = { lasts = \"1s\" }",
+            "slow_link = { delay = \"1ms\", lasts = \"1s\" }",
+        ] {
+            let fault = fault(text);
+            assert_eq!(can(&deployment(both), &fault), Ok(()), "{text}");
+            assert_eq!(Hooked::of(&deployment(both), &fault), None, "{text}");
+            assert!(can(&deployment(""), &fault).is_err(), "{text}");
+        }
+        let mut over_tls = deployment(both);
+        over_tls.mqtt.bridge_door.tls = true;
+        let slow = fault("slow_link = { delay = \"1ms\", lasts = \"1s\" }");
+        assert!(can(&over_tls, &slow).expect_err("nobody reads it").contains("without TLS"));
+        for text in [
+            "full_disk = { part = \"broker\", lasts = \"1s\" }",
+            "slow_link = { to = \"store\", delay = \"1ms\", lasts = \"1s\" }",
+            "wipe_store = { back_after = \"1s\" }",
+            "new_consumer = { from = \"latest\" }",
+        ] {
+            assert!(can(&deployment(both), &fault(text)).is_err(), "{text}");
+        }
+    }
 }

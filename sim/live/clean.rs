@@ -137,9 +137,8 @@ async fn open(deployed: &Deployed, access: Access) -> anyhow::Result<Database> {
 
 /// The RAEs of the run with a retained status, as far as the broker shows them.
 async fn retained(deployed: &Deployed, prefix: &RunPrefix) -> anyhow::Result<BTreeSet<Rae>> {
-    let credentials = &deployed.deployment.mqtt.bridge;
     let client_id = format!("{}-clean", bridge_prefix(Some(prefix)));
-    let mut peer = Peer::connect(&entrance(&deployed.deployment, credentials, None)?, &client_id).await?;
+    let mut peer = Peer::connect(&entrance(&deployed.deployment, None)?, &client_id).await?;
     peer.subscribe(vec![EVERY_STATUS.to_owned()]).await?;
     let mut raes = BTreeSet::new();
     let deadline = tokio::time::Instant::now() + ALL_WITHIN;
@@ -167,7 +166,7 @@ async fn forget_retained(deployed: &Deployed, raes: &BTreeSet<Rae>) -> anyhow::R
                 if let Some(done) = peer.take() {
                     done.leave().await?;
                 }
-                let entrance = entrance(&deployed.deployment, credentials, Some(rae.as_str()))?;
+                let entrance = entrance(&deployed.deployment, Some(rae.as_str()))?;
                 peer.insert(Peer::connect(&entrance, rae.as_str()).await?)
             }
         };
@@ -183,7 +182,7 @@ async fn forget_retained(deployed: &Deployed, raes: &BTreeSet<Rae>) -> anyhow::R
 pub(super) async fn drop_sessions(deployed: &Deployed) -> anyhow::Result<()> {
     let prefix = deployed.bridge_prefix();
     let groups = [1, 2, 4, 8, 16].into_iter().flat_map(|groups| (0..groups).map(move |group| (group, groups)));
-    let entrance = entrance(&deployed.deployment, &deployed.deployment.mqtt.bridge, None)?;
+    let entrance = entrance(&deployed.deployment, None)?;
     for (group, groups) in groups {
         let client_id = format!("{prefix}-{group}of{groups}");
         Peer::connect(&entrance, &client_id).await?.leave().await?;

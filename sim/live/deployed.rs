@@ -10,7 +10,7 @@ use dmp_service::{
 
 use crate::{
     fleet::RunPrefix,
-    target::{Deployment, KafkaSecurity, Mqtt, Password},
+    target::{Deployment, Door, KafkaSecurity, Mqtt, Password},
 };
 
 /// Somebody's servers, and how to reach them.
@@ -40,8 +40,14 @@ impl Deployed {
         Ok(Deployed { deployment, kafka, store, bridge })
     }
 
+    /// Where RAEs come in.
     pub(super) fn mqtt(&self) -> Endpoint {
-        endpoint(&self.deployment)
+        endpoint(&self.deployment.mqtt.door)
+    }
+
+    /// Where bridges come in.
+    pub(super) fn bridges_mqtt(&self) -> Endpoint {
+        endpoint(&self.deployment.mqtt.bridge_door)
     }
 
     pub(super) fn kafka(&self) -> config::Kafka {
@@ -59,8 +65,8 @@ impl Deployed {
 
     /// How a bridge that is brought reaches the broker; `through` where the harness is on the wire.
     pub(super) fn bridge_mqtt(&self, through: Option<&Endpoint>) -> config::Mqtt {
-        let address = through
-            .map_or_else(|| self.deployment.mqtt.address.to_string(), |proxy| format!("{}:{}", proxy.host, proxy.port));
+        let own = || self.bridge.address.clone();
+        let address = through.map_or_else(own, |proxy| format!("{}:{}", proxy.host, proxy.port));
         config::Mqtt { address, ..self.bridge.clone() }
     }
 
@@ -82,15 +88,13 @@ pub(super) fn bridge_prefix(run: Option<&RunPrefix>) -> String {
     run.map_or_else(|| "fleetproof".to_owned(), |run| format!("fleetproof-{run}"))
 }
 
-/// The broker.
-pub(super) fn endpoint(deployment: &Deployment) -> Endpoint {
-    let Mqtt { address, tls, .. } = &deployment.mqtt;
-    Endpoint { host: address.host.clone(), port: address.port, tls: *tls }
+pub(super) fn endpoint(door: &Door) -> Endpoint {
+    Endpoint { host: door.address.host.clone(), port: door.address.port, tls: door.tls }
 }
 
 fn bridge_mqtt(mqtt: &Mqtt) -> anyhow::Result<config::Mqtt> {
     let (certificate, key) = mqtt.bridge.certificate.clone().unzip();
-    let tls = mqtt.tls.then(|| config::MqttTls {
+    let tls = mqtt.bridge_door.tls.then(|| config::MqttTls {
         ca: mqtt.ca.clone(),
         certificate,
         key,
@@ -100,7 +104,7 @@ fn bridge_mqtt(mqtt: &Mqtt) -> anyhow::Result<config::Mqtt> {
         username: mqtt.bridge.username.clone(),
         password: secret(mqtt.bridge.password.as_ref(), "the bridge")?,
         tls,
-        ..config::Mqtt::at(mqtt.address.to_string())
+        ..config::Mqtt::at(mqtt.bridge_door.address.to_string())
     })
 }
 

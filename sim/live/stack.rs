@@ -91,7 +91,10 @@ impl Stack {
         let servers = Servers::start(target, scenario, directory.path()).await?;
         let (seen, observed) = mpsc::channel(OBSERVATIONS);
         let proxy = match shows(target).wire {
-            true => Some(Proxy::start(&servers.mqtt(), seen).await.context("starting the proxy before the bridges")?),
+            true => {
+                let started = Proxy::start(&servers.bridges_mqtt(), seen).await;
+                Some(started.context("starting the proxy before the bridges")?)
+            }
             false => None,
         };
         let incarnation = AtomicU32::new(1);

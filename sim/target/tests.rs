@@ -49,6 +49,7 @@ fn a_correct_target_is_read_with_its_defaults_and_no_secret_is_shown() {
     let target = read(CORRECT).unwrap_or_else(|error| panic!("{error}"));
     assert!(target.is_loopback());
     assert!(target.mqtt.rae.individual());
+    assert_eq!(target.mqtt.bridge_door, target.mqtt.door);
     assert_eq!((target.kafka.group.as_str(), target.kafka.topics.events.as_str()), ("dmp-registry", "dmp.events"));
     assert_eq!(target.hooks.commands.keys().collect::<Vec<_>>(), [&Hook::Kill(Subject::Part(Part::Registry))]);
     assert_eq!(target.mqtt.rae.password, Some(Password::Held("hunter2".to_owned())));
@@ -56,17 +57,30 @@ fn a_correct_target_is_read_with_its_defaults_and_no_secret_is_shown() {
 }
 
 #[test]
-fn the_example_is_a_correct_target_once_its_files_and_variables_are_there() {
-    let beside = tempfile::tempdir().expect("a directory");
-    std::fs::create_dir(beside.path().join("secrets")).expect("made");
-    for file in ["ca.pem", "rae-password"] {
-        std::fs::write(beside.path().join("secrets").join(file), "x").expect("written");
+fn the_examples_are_correct_targets_once_their_files_and_variables_are_there() {
+    example("staging.toml", &["secrets/ca.pem", "secrets/rae-password"], false);
+    let secrets = ["authority/ca", "bridge/mqtt", "observer/ca", "observer/kafka", "migrate/ca", "migrate/store"];
+    let files = secrets.map(|file| match file.strip_suffix("/ca") {
+        Some(_) => format!("../reference/secrets/{file}.pem"),
+        None => format!("../reference/secrets/{file}-password"),
+    });
+    example("compose.toml", &files.each_ref().map(String::as_str), true);
+}
+
+#[track_caller]
+fn example(name: &str, files: &[&str], loopback: bool) {
+    let top = tempfile::tempdir().expect("a directory");
+    let beside = top.path().join("targets");
+    std::fs::create_dir(&beside).expect("made");
+    for file in files.iter().map(|file| beside.join(file)) {
+        std::fs::create_dir_all(file.parent().expect("in a directory")).expect("made");
+        std::fs::write(file, "x").expect("written");
     }
-    let text =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("targets/staging.toml")).expect("there");
-    let read = Deployment::from_text("staging.toml", &text, beside.path(), &|_| Some("x".to_owned()));
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets").join(name);
+    let text = std::fs::read_to_string(shipped).expect("it is shipped");
+    let read = Deployment::from_text(name, &text, &beside, &|_| Some("x".to_owned()));
     match (cfg!(feature = "kafka-tls"), read) {
-        (true, Ok(target)) => assert!(!target.is_loopback()),
+        (true, Ok(target)) => assert_eq!(target.is_loopback(), loopback),
         (false, Err(error)) => {
             assert_eq!(error.to_string().matches("error: ").count(), 1, "{error}");
             assert!(error.to_string().contains("cargo feature `kafka-tls`"), "{error}");
@@ -90,6 +104,7 @@ fn wrong_endpoints_are_named_at_their_place() {
     refused("127.0.0.1:9092", "127.0.0.1:9092,:9093", 6, "kafka.bootstrap", "names no host");
     refused("postgres://", "mysql://", 8, "store.url", "neither postgres:// nor sqlite:");
     refused("url = \"mqtt://127.0.0.1:1883\"\n", "", 1, "mqtt.url", "missing");
+    refused("[run]", "[mqtt.bridge]\nurl = \"tcp://localhost:1\"\n[run]", 10, "mqtt.bridge.url", "neither mqtt://");
 }
 
 #[test]
@@ -110,6 +125,8 @@ fn secrets_that_are_not_at_hand_or_do_not_fit_are_named_at_their_place() {
 fn a_target_off_loopback_says_how_much_a_run_may_do() {
     refused("127.0.0.1:9092", "kafka.example:9092", 1, "limits", "not on loopback");
     refused("localhost:5432", "db.example", 1, "limits", "not on loopback");
+    let door = "[mqtt.bridge]\nurl = \"mqtt://broker.example:1884\"\n[run]";
+    refused("[run]", door, 1, "limits", "not on loopback");
     let limited = CORRECT.replace("127.0.0.1:1883", "10.0.0.7:1883") + "[limits]\nmax_messages_per_s = 100\n";
     let problems = problems(&limited);
     assert_eq!(problems.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), ["limits.max_connections"]);

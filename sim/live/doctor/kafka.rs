@@ -6,16 +6,19 @@ use std::time::Duration;
 use dmp_core::{
     bridge::{OutgoingRecord, ProduceOutcome},
     core::EffectId,
-    event::{Presence, PresenceState, Topic, kafka_topic},
-    id::{Epoch, Rae, Seq},
+    event::{Topic, kafka_topic},
 };
 use dmp_service::{
     config::Kafka,
-    kafka::{Producer, inspect::Inspector, topics},
+    kafka::{
+        Producer,
+        inspect::{Inspector, TopicSettings},
+        topics,
+    },
 };
 use tokio::sync::mpsc;
 
-use super::{Finding, right, unknown, words, wrong};
+use super::{Finding, Mark, presence, rae, right, unknown, words, wrong};
 use crate::{
     live::{clock, deployed::Deployed},
     target::{Deployment, Topics},
@@ -51,54 +54,56 @@ pub(super) async fn essentials(deployed: &Deployed) -> Vec<Finding> {
         Err(error) => return vec![wrong(SERVER, words(&error.into()))],
     };
     for topic in looked_at(deployment) {
-        found.push(match inspector.end_offsets(topic).await {
-            Ok(ends) => right(SERVER, format!("topic {topic} has {} partitions", ends.len())),
-            Err(error) => wrong(SERVER, words(&error.into())),
-        });
+        found.extend(of_topic(&inspector, topic, &deployment.kafka.topics).await);
     }
-    let group = &deployment.kafka.group;
-    found.push(match inspector.committed(&deployment.kafka.topics.events).await {
-        Ok(committed) if committed.is_empty() && !deployment.bring.registry => unknown(
-            SERVER,
-            format!("group {group} has committed nothing yet: is it the group of the registry that runs there?"),
-        ),
-        Ok(_) => right(SERVER, format!("what group {group} commits may be read")),
-        Err(error) => wrong(SERVER, format!("what group {group} commits may not be read: {}", words(&error.into()))),
-    });
+    found.push(of_group(&inspector, deployment).await);
     found
 }
 
 /// Everything.
 pub(super) async fn look(deployed: &Deployed) -> Vec<Finding> {
     let mut found = essentials(deployed).await;
-    if found.iter().any(|finding| finding.mark == super::Mark::Wrong) {
-        return found;
-    }
-    let (deployment, kafka) = (&deployed.deployment, patient(deployed));
-    let Ok(inspector) = Inspector::new(&kafka, &deployment.kafka.group) else { return found };
-    for topic in looked_at(deployment) {
-        found.push(match inspector.read(topic).await {
-            Ok(()) => right(SERVER, format!("records of {topic} may be read")),
-            Err(error) => wrong(SERVER, format!("records of {topic} may not be read: {}", words(&error.into()))),
-        });
-        found.extend(settings(&inspector, topic, &deployment.kafka.topics).await);
-    }
-    if deployment.bring.bridge {
-        found.push(write(deployed, &kafka).await);
+    if deployed.deployment.bring.bridge && found.iter().all(|finding| finding.mark != Mark::Wrong) {
+        found.push(write(deployed, &patient(deployed)).await);
     }
     found
 }
 
-async fn settings(inspector: &Inspector, topic: &str, topics: &Topics) -> Vec<Finding> {
-    let settings = match inspector.settings(topic).await {
-        Ok(settings) => settings,
+async fn of_topic(inspector: &Inspector, topic: &str, topics: &Topics) -> Vec<Finding> {
+    let ends = match inspector.end_offsets(topic).await {
+        Ok(ends) => ends,
+        Err(error) => return vec![wrong(SERVER, words(&error.into()))],
+    };
+    let read = match inspector.read(topic).await {
+        Ok(()) => right(SERVER, format!("topic {topic} has {} partitions, and may be read", ends.len())),
+        Err(error) => wrong(SERVER, format!("records of {topic} may not be read: {}", words(&error.into()))),
+    };
+    let mut found = vec![read];
+    match inspector.settings(topic).await {
+        Ok(settings) => found.extend(of_settings(&settings, topic, topic == topics.events)),
         Err(error) => {
             let text = format!("how {topic} is set may not be known: {}", words(&error.into()));
-            return vec![unknown(SERVER, text)];
+            found.push(unknown(SERVER, text));
         }
-    };
-    let mut found = Vec::new();
-    found.push(match settings.max_message_bytes {
+    }
+    found
+}
+
+async fn of_group(inspector: &Inspector, deployment: &Deployment) -> Finding {
+    let group = &deployment.kafka.group;
+    match inspector.committed(&deployment.kafka.topics.events).await {
+        Ok(committed) if committed.is_empty() && !deployment.bring.registry => unknown(
+            SERVER,
+            format!("group {group} has committed nothing yet: is it the group of the registry that runs there?"),
+        ),
+        Ok(_) => right(SERVER, format!("what group {group} commits may be read")),
+        Err(error) => wrong(SERVER, format!("what group {group} commits may not be read: {}", words(&error.into()))),
+    }
+}
+
+/// How a topic is set; the times of records are of use only in that of the `events`.
+fn of_settings(settings: &TopicSettings, topic: &str, events: bool) -> Vec<Finding> {
+    let mut found = vec![match settings.max_message_bytes {
         Some(bytes) if bytes < LEAST_MESSAGE_BYTES => wrong(
             SERVER,
             format!(
@@ -107,9 +112,8 @@ async fn settings(inspector: &Inspector, topic: &str, topics: &Topics) -> Vec<Fi
         ),
         Some(bytes) => right(SERVER, format!("max.message.bytes of {topic} is {bytes}")),
         None => unknown(SERVER, format!("max.message.bytes of {topic} is not told")),
-    });
-    // Others carry no time that anything rests on.
-    if topic == topics.events {
+    }];
+    if events {
         found.push(match settings.timestamp_type.as_deref() {
             Some(TIMESTAMP_TYPE) => right(SERVER, format!("message.timestamp.type of {topic} is {TIMESTAMP_TYPE}")),
             Some(other) => wrong(
@@ -127,15 +131,11 @@ async fn settings(inspector: &Inspector, topic: &str, topics: &Topics) -> Vec<Fi
 
 /// Writes what a bridge would: the status of a RAE of the run.
 async fn write(deployed: &Deployed, kafka: &Kafka) -> Finding {
-    let prefix = deployed.deployment.prefix.as_ref().expect("set before anything is looked at");
-    let rae = Rae::try_from(prefix.serial("RAE-0000000").as_str()).expect("made of letters, digits and hyphens");
-    let now = clock::wall();
-    let presence = Presence { boot: Epoch::after(None, now), connection: Seq::FIRST, state: PresenceState::Offline };
     let record = OutgoingRecord {
         topic: kafka_topic::EVENTS,
-        key: Topic::Status(rae).to_string().into(),
-        value: presence.encode().into(),
-        timestamp: now,
+        key: Topic::Status(rae(deployed)).to_string().into(),
+        value: presence().encode().into(),
+        timestamp: clock::wall(),
         headers: Vec::new(),
     };
     let (answers, mut answered) = mpsc::channel(1);
@@ -174,4 +174,22 @@ fn looked_at(deployment: &Deployment) -> Vec<&str> {
 
 fn patient(deployed: &Deployed) -> Kafka {
     Kafka { request_timeout: REQUEST_WITHIN, ..deployed.kafka() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_takes_the_longest_payload_and_that_of_events_keeps_the_time_of_its_bridge() {
+        let marks = |bytes: Option<u64>, stamps: Option<&str>, events| {
+            let settings = TopicSettings { max_message_bytes: bytes, timestamp_type: stamps.map(str::to_owned) };
+            of_settings(&settings, "dmp.events", events).iter().map(|finding| finding.mark).collect::<Vec<_>>()
+        };
+        let appended = Some("LogAppendTime");
+        assert_eq!(marks(Some(1_048_588), Some("CreateTime"), true), [Mark::Right, Mark::Right]);
+        assert_eq!(marks(Some(1_048_588), appended, true), [Mark::Right, Mark::Wrong]);
+        assert_eq!(marks(Some(262_144), appended, false), [Mark::Wrong], "no room for the key");
+        assert_eq!(marks(None, None, true), [Mark::Unknown, Mark::Unknown]);
+    }
 }

@@ -4,19 +4,22 @@ use std::{collections::BTreeMap, time::Duration};
 
 use dmp_core::{
     core::{Publication, Qos},
-    event::{Presence, PresenceState, Topic, commands_filter, subscriptions},
-    id::{Epoch, Rae, Seq},
+    event::{Topic, commands_filter, subscriptions},
+    id::Rae,
 };
 use dmp_service::kafka::inspect::{Inspector, Tail};
 use tokio::sync::mpsc;
 
-use super::{Finding, right, unknown, words, wrong};
+use super::{Finding, presence, rae, right, words, wrong};
 use crate::{
-    live::{access::entrance, clock, deployed::Deployed, peer::Peer},
+    live::{access::entrance, deployed::Deployed, peer::Peer},
     target::Credentials,
 };
 
 const SERVER: &str = "mqtt";
+
+/// From a RAE to the store.
+const WAY: &str = "way";
 
 /// A broker that refuses a message at QoS 1 may acknowledge it and close the connection then: so long it is watched.
 const REFUSED_WITHIN: Duration = Duration::from_millis(500);
@@ -31,11 +34,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) async fn essentials(deployed: &Deployed) -> Vec<Finding> {
     let rae = rae(deployed);
     let mut found = Vec::new();
-    if let Some(peer) = let_in(deployed, &deployed.deployment.mqtt.rae, Some(&rae), &mut found).await {
+    if let Some(peer) = let_in(deployed, Some(&rae), &mut found).await {
         let _said_enough = peer.leave().await;
     }
     if deployed.deployment.bring.bridge
-        && let Some(mut peer) = let_in(deployed, &deployed.deployment.mqtt.bridge, None, &mut found).await
+        && let Some(mut peer) = let_in(deployed, None, &mut found).await
     {
         // All shards, as one group.
         let filters = subscriptions(0, 1);
@@ -64,8 +67,7 @@ pub(super) async fn look(deployed: &Deployed, own: bool) -> Vec<Finding> {
     }
     let mut found = essentials(deployed).await;
     let rae = rae(deployed);
-    let credentials = &deployment.mqtt.rae;
-    let Some(mut peer) = let_in(deployed, credentials, Some(&rae), &mut Vec::new()).await else { return found };
+    let Some(mut peer) = let_in(deployed, Some(&rae), &mut Vec::new()).await else { return found };
     let filter = commands_filter(&rae);
     found.push(match peer.subscribe(vec![filter.clone()]).await {
         Ok(()) => right(SERVER, format!("{rae} may subscribe to its commands, {filter}")),
@@ -78,56 +80,79 @@ pub(super) async fn look(deployed: &Deployed, own: bool) -> Vec<Finding> {
     found
 }
 
-/// Whether what a RAE says comes to the log, and on to the store, by the bridge and the registry that are there.
+/// Whether what a RAE says comes through: to the log, and on to the store, by the bridge and the registry that are there,
+/// or as far as to a bridge that is to be brought. A broker may drop without a word what it does not allow.
 pub(super) async fn the_way(deployed: &Deployed) -> Vec<Finding> {
-    const SERVER: &str = "way";
-    let deployment = &deployed.deployment;
-    if deployment.bring.bridge {
-        return vec![unknown(
-            SERVER,
-            "the bridge is brought by a run, so that nothing can be tried from end to end now",
-        )];
-    }
-    let events = &deployment.kafka.topics.events;
-    let tried = async {
-        let inspector = Inspector::new(&deployed.kafka(), &deployment.kafka.group)?;
-        let ends: BTreeMap<_, _> = inspector.end_offsets(events).await?;
-        let (records_in, mut records) = mpsc::channel(256);
-        let _tail = Tail::start(&deployed.kafka(), events, ends, records_in).await?;
-        let (rae, credentials) = (rae(deployed), &deployment.mqtt.rae);
-        let mut peer = Peer::connect(&entrance(deployment, credentials, Some(rae.as_str()))?, rae.as_str()).await?;
-        let topic = say(&mut peer, &rae).await?;
-        let arrives = async {
-            while let Some(record) = records.recv().await {
-                if record.key.as_deref() == Some(topic.as_bytes()) {
-                    return;
-                }
-            }
-        };
-        let began = tokio::time::Instant::now();
-        let arrived = tokio::time::timeout(ARRIVES_WITHIN, arrives).await.is_ok();
-        anyhow::Ok((arrived.then(|| began.elapsed()), rae))
+    let rae = rae(deployed);
+    let to = match deployed.deployment.bring.bridge {
+        true => "a bridge",
+        false => deployed.deployment.kafka.topics.events.as_str(),
     };
-    match tried.await {
-        Err(error) => vec![wrong(SERVER, format!("a message could not be tried: {}", words(&error)))],
-        Ok((None, rae)) => {
-            let text = format!(
-                "a status of {rae} did not come to {events} within {ARRIVES_WITHIN:?}: does a bridge run there?"
-            );
-            vec![wrong(SERVER, text)]
+    let tried = match deployed.deployment.bring.bridge {
+        true => heard(deployed, &rae).await,
+        false => logged(deployed, &rae).await,
+    };
+    match tried {
+        Err(error) => {
+            vec![wrong(WAY, format!("a status of {rae} could not be published and followed: {}", words(&error)))]
         }
-        Ok((Some(took), rae)) => {
-            let arrived = right(SERVER, format!("a status of {rae} came to {events} after {} ms", took.as_millis()));
+        Ok(None) => {
+            let why = match deployed.deployment.bring.bridge {
+                true => "may the RAE publish it, and a bridge read it?",
+                false => "does a bridge run there, and may the RAE publish it?",
+            };
+            vec![wrong(WAY, format!("a status of {rae} did not come to {to} within {ARRIVES_WITHIN:?}: {why}"))]
+        }
+        Ok(Some(took)) => {
+            let arrived = right(WAY, format!("a status of {rae} came to {to} after {} ms", took.as_millis()));
             [Some(arrived), shown(deployed, &rae).await].into_iter().flatten().collect()
         }
     }
 }
 
+/// How long a message takes to a bridge; `None` where it does not come.
+async fn heard(deployed: &Deployed, rae: &Rae) -> anyhow::Result<Option<Duration>> {
+    let mut bridge = Peer::connect(&entrance(&deployed.deployment, None)?, &bridges_client_id(deployed)).await?;
+    bridge.subscribe(subscriptions(0, 1)).await?;
+    let mut peer = Peer::connect(&entrance(&deployed.deployment, Some(rae.as_str()))?, rae.as_str()).await?;
+    let topic = say(&mut peer, rae).await?;
+    let began = tokio::time::Instant::now();
+    while let Some(left) = ARRIVES_WITHIN.checked_sub(began.elapsed()) {
+        match bridge.message(left).await? {
+            Some(message) if *message.topic == *topic && !message.retain => return Ok(Some(began.elapsed())),
+            Some(_) => {}
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// How long a message takes to the log; `None` where it does not come.
+async fn logged(deployed: &Deployed, rae: &Rae) -> anyhow::Result<Option<Duration>> {
+    let deployment = &deployed.deployment;
+    let events = &deployment.kafka.topics.events;
+    let inspector = Inspector::new(&deployed.kafka(), &deployment.kafka.group)?;
+    let ends: BTreeMap<_, _> = inspector.end_offsets(events).await?;
+    let (records_in, mut records) = mpsc::channel(256);
+    let _tail = Tail::start(&deployed.kafka(), events, ends, records_in).await?;
+    let mut peer = Peer::connect(&entrance(deployment, Some(rae.as_str()))?, rae.as_str()).await?;
+    let topic = say(&mut peer, rae).await?;
+    let arrives = async {
+        while let Some(record) = records.recv().await {
+            if record.key.as_deref() == Some(topic.as_bytes()) {
+                return;
+            }
+        }
+    };
+    let began = tokio::time::Instant::now();
+    let arrived = tokio::time::timeout(ARRIVES_WITHIN, arrives).await.is_ok();
+    Ok(arrived.then(|| began.elapsed()))
+}
+
 /// Whether the store comes to show a RAE; `None` where it cannot or is not to.
 async fn shown(deployed: &Deployed, rae: &Rae) -> Option<Finding> {
-    const SERVER: &str = "way";
     let deployment = &deployed.deployment;
-    if deployment.bring.registry || deployment.store.view.is_some() {
+    if deployment.bring.bridge || deployment.bring.registry || deployment.store.view.is_some() {
         return None;
     }
     let looking = async {
@@ -137,39 +162,35 @@ async fn shown(deployed: &Deployed, rae: &Rae) -> Option<Finding> {
         anyhow::Ok(())
     };
     Some(match tokio::time::timeout(ARRIVES_WITHIN, looking).await {
-        Ok(Ok(())) => right(SERVER, format!("and is shown in the store; `fleetproof clean` removes it: {rae}")),
-        Ok(Err(error)) => wrong(SERVER, format!("looking for {rae} in the store: {}", words(&error))),
+        Ok(Ok(())) => right(WAY, format!("and is shown in the store; `fleetproof clean` removes it: {rae}")),
+        Ok(Err(error)) => wrong(WAY, format!("looking for {rae} in the store: {}", words(&error))),
         Err(_elapsed) => {
             let group = &deployment.kafka.group;
             let text = format!(
                 "{rae} is not shown in the store within {ARRIVES_WITHIN:?}: does a registry of group {group} run?"
             );
-            wrong(SERVER, text)
+            wrong(WAY, text)
         }
     })
 }
 
-/// The serial that the doctor speaks as: one of a run's.
-fn rae(deployed: &Deployed) -> Rae {
-    let prefix = deployed.deployment.prefix.as_ref().expect("set before anything is looked at");
-    Rae::try_from(prefix.serial("RAE-0000000").as_str()).expect("made of letters, digits and hyphens")
+/// As whom the doctor comes in as a bridge: it has a session of its own.
+fn bridges_client_id(deployed: &Deployed) -> String {
+    format!("{}-doctor", deployed.bridge_prefix())
 }
 
-async fn let_in(
-    deployed: &Deployed,
-    credentials: &Credentials,
-    rae: Option<&Rae>,
-    found: &mut Vec<Finding>,
-) -> Option<Peer> {
+/// Whether a RAE is let in, or, without one, a bridge.
+async fn let_in(deployed: &Deployed, rae: Option<&Rae>, found: &mut Vec<Finding>) -> Option<Peer> {
     let who = rae.map_or_else(|| "the bridge".to_owned(), Rae::to_string);
-    let client_id = rae.map_or_else(|| format!("{}-doctor", deployed.bridge_prefix()), Rae::to_string);
+    let client_id = rae.map_or_else(|| bridges_client_id(deployed), Rae::to_string);
     let connected = async {
-        let entrance = entrance(&deployed.deployment, credentials, rae.map(Rae::as_str))?;
+        let entrance = entrance(&deployed.deployment, rae.map(Rae::as_str))?;
         Peer::connect(&entrance, &client_id).await
     };
+    let door = if rae.is_some() { deployed.mqtt() } else { deployed.bridges_mqtt() };
     match connected.await {
         Ok(peer) => {
-            found.push(right(SERVER, format!("{} lets {who} in", deployed.mqtt())));
+            found.push(right(SERVER, format!("{door} lets {who} in")));
             Some(peer)
         }
         Err(error) => {
@@ -182,11 +203,9 @@ async fn let_in(
 /// Says that a RAE is offline, which nobody takes for more than it is, and nothing keeps. Returns the topic.
 async fn say(peer: &mut Peer, rae: &Rae) -> anyhow::Result<String> {
     let topic = Topic::Status(rae.clone()).to_string();
-    let presence =
-        Presence { boot: Epoch::after(None, clock::wall()), connection: Seq::FIRST, state: PresenceState::Offline };
     let message = Publication {
         topic: topic.as_str().into(),
-        payload: presence.encode().into(),
+        payload: presence().encode().into(),
         qos: Qos::AtLeastOnce,
         retain: false,
     };

@@ -49,7 +49,7 @@ impl Stack {
         let proxy = self.proxy.as_ref().map(Proxy::endpoint);
         let mqtt = match &self.servers {
             Servers::Deployed(deployed) => deployed.bridge_mqtt(proxy),
-            _ => config::Mqtt::at(address(proxy.unwrap_or(&self.servers.mqtt()))),
+            _ => config::Mqtt::at(address(proxy.unwrap_or(&self.servers.bridges_mqtt()))),
         };
         let serve = (0..pipeline.shard_groups).filter(|group| group % pipeline.bridges == index).collect();
         bridge::Config {

@@ -50,6 +50,16 @@ impl Servers {
         }
     }
 
+    /// Where bridges come in.
+    pub(super) fn bridges_mqtt(&self) -> Endpoint {
+        match self {
+            Servers::Embedded(_) => self.mqtt(),
+            Servers::Deployed(deployed) => deployed.bridges_mqtt(),
+            #[cfg(feature = "containers")]
+            Servers::Containers(_) => self.mqtt(),
+        }
+    }
+
     pub(super) fn kafka(&self) -> config::Kafka {
         match self {
             Servers::Embedded(embedded) => config::Kafka::at(embedded.bootstrap()),

@@ -9,16 +9,14 @@ use std::path::Path;
 use toml::Spanned;
 
 use self::{
-    credentials::{Around, certificate, credentials, file, password},
+    credentials::{Around, Given, certificate, credentials, file, password},
     hooks::hooks,
 };
-use super::raw::{
-    RawAbortIf, RawBring, RawCredentials, RawKafka, RawLimits, RawMqtt, RawObserve, RawRun, RawStore, RawTarget,
-};
+use super::raw::{RawAbortIf, RawBring, RawKafka, RawLimits, RawMqtt, RawObserve, RawRun, RawStore, RawTarget};
 use crate::{
     fleet::RunPrefix,
     scenario::parse::{Builder, Field, Table},
-    target::{AbortIf, Address, Bring, Deployment, Kafka, KafkaSecurity, Limits, Mqtt, Observe, Store, Topics},
+    target::{AbortIf, Address, Bring, Deployment, Door, Kafka, KafkaSecurity, Limits, Mqtt, Observe, Store, Topics},
 };
 
 /// The group of the reference's registry.
@@ -26,6 +24,8 @@ const GROUP: &str = "dmp-registry";
 
 /// Mechanisms of SASL that the Kafka client is built with.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
+const DOOR_HELP: &str = "such as \"mqtts://broker.staging.example:8883\", or mqtt:// without TLS";
 
 /// The target, of use only if the builder has found no problem.
 pub(super) fn deployment(
@@ -61,7 +61,8 @@ pub(super) fn deployment(
         builder.refuse(span, "store.view", what, "leave it out, or do not bring the registry");
     }
     // What is wrong with an address is told already, and says nothing of where it is.
-    let placed = ["mqtt.url", "kafka.bootstrap", "store.url"].into_iter().all(|key| builder.is_sound(key));
+    let placed =
+        ["mqtt.url", "mqtt.bridge.url", "kafka.bootstrap", "store.url"].into_iter().all(|key| builder.is_sound(key));
     if placed && !deployment.is_loopback() {
         must_be_limited(builder, &deployment.limits, given);
     }
@@ -85,9 +86,10 @@ fn must_be_limited(builder: &mut Builder<'_>, limits: &Limits, given: bool) {
 
 fn mqtt(builder: &mut Builder<'_>, raw: Field<RawMqtt>, around: &Around<'_>) -> Mqtt {
     let (table, raw) = Table::of("mqtt", raw);
-    let (tls, address) = mqtt_url(builder, &table, raw.url);
+    let url = builder.required(&table, "url", raw.url, DOOR_HELP);
+    let door = url.and_then(|url| door(builder, "mqtt.url", url)).unwrap_or_else(nowhere);
     let ca = file(builder, &table, "ca", raw.ca, around);
-    let rae = RawCredentials {
+    let rae = Given {
         username: raw.username,
         password_file: raw.password_file,
         password_env: raw.password_env,
@@ -96,43 +98,53 @@ fn mqtt(builder: &mut Builder<'_>, raw: Field<RawMqtt>, around: &Around<'_>) -> 
     };
     let rae = credentials(builder, &table, rae, around, true);
     let (bridge_table, bridge) = Table::of("mqtt.bridge", raw.bridge);
+    let bridge_door = match bridge.url {
+        Some(url) => self::door(builder, "mqtt.bridge.url", url).unwrap_or_else(nowhere),
+        None => door.clone(),
+    };
+    let bridge = Given {
+        username: bridge.username,
+        password_file: bridge.password_file,
+        password_env: bridge.password_env,
+        certificate: bridge.certificate,
+        key: bridge.key,
+    };
     let bridge = credentials(builder, &bridge_table, bridge, around, false);
-    for (key, used) in [
-        ("mqtt.ca", ca.is_some()),
-        ("mqtt.certificate", rae.certificate.is_some()),
-        ("mqtt.bridge.certificate", bridge.certificate.is_some()),
+    for (key, used, with_tls) in [
+        ("mqtt.ca", ca.is_some(), door.tls || bridge_door.tls),
+        ("mqtt.certificate", rae.certificate.is_some(), door.tls),
+        ("mqtt.bridge.certificate", bridge.certificate.is_some(), bridge_door.tls),
     ] {
-        if used && !tls && builder.is_sound("mqtt.url") && builder.is_sound(key) {
-            builder.refuse(
-                table.span(),
-                key,
-                "there is no TLS without mqtts://",
-                "write mqtts:// in mqtt.url, or leave it out",
-            );
+        let sound = [key, "mqtt.url", "mqtt.bridge.url"].into_iter().all(|key| builder.is_sound(key));
+        if used && !with_tls && sound {
+            let (what, help) = ("there is no TLS without mqtts://", "write mqtts:// in the URL, or leave it out");
+            builder.refuse(table.span(), key, what, help);
         }
     }
-    Mqtt { address, tls, ca, server_name: raw.server_name.map(Spanned::into_inner), rae, bridge }
+    Mqtt { door, bridge_door, ca, server_name: raw.server_name.map(Spanned::into_inner), rae, bridge }
 }
 
-fn mqtt_url(builder: &mut Builder<'_>, table: &Table, url: Field<String>) -> (bool, Address) {
-    let nowhere = (false, Address { host: "localhost".to_owned(), port: 1883 });
-    let help = "such as \"mqtts://broker.staging.example:8883\", or mqtt:// without TLS";
-    let Some(url) = builder.required(table, "url", url, help) else { return nowhere };
+fn door(builder: &mut Builder<'_>, key: &str, url: Spanned<String>) -> Option<Door> {
     let (tls, rest) = match url.get_ref().split_once("://") {
         Some(("mqtt", rest)) => (false, rest),
         Some(("mqtts", rest)) => (true, rest),
         Some(_) | None => {
-            builder.refuse(url.span(), "mqtt.url", "begins with neither mqtt:// nor mqtts://", help);
-            return nowhere;
+            builder.refuse(url.span(), key, "begins with neither mqtt:// nor mqtts://", DOOR_HELP);
+            return None;
         }
     };
     match rest.trim_end_matches('/').parse() {
-        Ok(address) => (tls, address),
+        Ok(address) => Some(Door { address, tls }),
         Err(error) => {
-            builder.refuse(url.span(), "mqtt.url", format!("{error}"), help);
-            nowhere
+            builder.refuse(url.span(), key, format!("{error}"), DOOR_HELP);
+            None
         }
     }
+}
+
+/// In the place of a door that is wrong; what is told of that ends the reading.
+fn nowhere() -> Door {
+    Door { address: Address { host: "localhost".to_owned(), port: 1883 }, tls: false }
 }
 
 fn kafka(builder: &mut Builder<'_>, raw: Field<RawKafka>, around: &Around<'_>) -> Kafka {

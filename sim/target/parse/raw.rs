@@ -29,12 +29,13 @@ pub(super) struct RawMqtt {
     pub(super) password_env: Field<String>,
     pub(super) certificate: Field<String>,
     pub(super) key: Field<String>,
-    pub(super) bridge: Field<RawCredentials>,
+    pub(super) bridge: Field<RawMqttBridge>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawCredentials {
+pub(super) struct RawMqttBridge {
+    pub(super) url: Field<String>,
     pub(super) username: Field<String>,
     pub(super) password_file: Field<String>,
     pub(super) password_env: Field<String>,

@@ -36,9 +36,6 @@ use crate::config::Kafka;
 /// How long a tail sleeps in librdkafka before it looks whether it is still wanted.
 const TAIL_POLL: Duration = Duration::from_millis(100);
 
-/// How long a read is tried to see whether it is refused: brokers answer a fetch at the end of a topic within a second.
-const READ_TRIED_FOR: Duration = Duration::from_secs(1);
-
 /// Offsets of a topic, and those that a group has committed in it.
 #[derive(Clone)]
 pub struct Inspector {
@@ -160,28 +157,34 @@ impl Inspector {
         Ok(settings)
     }
 
-    /// Sees whether records of a topic may be read, by asking for those behind its end.
+    /// Sees whether records of a topic may be read: one that comes, or the end behind the last, says so.
     ///
     /// # Errors
-    /// [`KafkaError::Request`] where they may not.
+    /// [`KafkaError::Request`] where they may not, or no broker answers in time.
     pub async fn read(&self, topic: &str) -> Result<(), KafkaError> {
         let (ends, topic) = (self.end_offsets(topic).await?, topic.to_owned());
         let kafka = Arc::clone(&self.kafka);
         blocking(move || {
-            let config = client::reader(&kafka, "dmp-inspector")?;
+            let mut config = client::reader(&kafka, "dmp-inspector")?;
+            config.set("enable.partition.eof", "true");
             let reader: BaseConsumer<LoggedConsumer> =
                 BaseConsumer::from_config_and_context(&config, LoggedConsumer(Words::default()))
                     .map_err(KafkaError::settings)?;
             let refused = |source| failed("reading", &topic, source);
             let partitions: Vec<_> = ends.keys().copied().collect();
             assign(&reader, &topic, &partitions, &ends).map_err(refused)?;
-            let until = Instant::now() + READ_TRIED_FOR;
+            let until = Instant::now() + kafka.request_timeout;
+            let mut last = NativeError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
             while Instant::now() < until {
-                if let Some(Err(error)) = reader.poll(TAIL_POLL) {
-                    return Err(refused(error));
+                match reader.poll(TAIL_POLL) {
+                    None => {}
+                    Some(Ok(_) | Err(NativeError::PartitionEOF(_))) => return Ok(()),
+                    // One address of a broker may be reached where another is not.
+                    Some(Err(error)) if may_pass(&error) => last = error,
+                    Some(Err(error)) => return Err(refused(error)),
                 }
             }
-            Ok(())
+            Err(refused(last))
         })
         .await
     }
@@ -245,6 +248,19 @@ impl Drop for Tail {
     fn drop(&mut self) {
         self.wanted.store(false, Ordering::Relaxed);
     }
+}
+
+/// Whether another try, which the client makes by itself, may do better.
+fn may_pass(error: &NativeError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                // The client looks for the coordinator of its group, which a reader that commits nothing does not need.
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+        )
+    )
 }
 
 fn assign(

@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use crate::{
     scenario::parse::{Builder, Field, Table},
-    target::{Credentials, Password, SERIAL, parse::raw::RawCredentials},
+    target::{Credentials, Password, SERIAL},
 };
 
 /// What paths and secrets are found by.
@@ -15,10 +15,19 @@ pub(super) struct Around<'a> {
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
+/// What a table says of how somebody is let in.
+pub(super) struct Given {
+    pub(super) username: Field<String>,
+    pub(super) password_file: Field<String>,
+    pub(super) password_env: Field<String>,
+    pub(super) certificate: Field<String>,
+    pub(super) key: Field<String>,
+}
+
 pub(super) fn credentials(
     builder: &mut Builder<'_>,
     table: &Table,
-    raw: RawCredentials,
+    raw: Given,
     around: &Around<'_>,
     of_raes: bool,
 ) -> Credentials {
