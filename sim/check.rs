@@ -11,6 +11,7 @@ pub mod verdict;
 
 mod acknowledged;
 mod attributes;
+mod before_after;
 mod bound;
 mod bounds;
 mod commands;
@@ -124,6 +125,7 @@ enum Check {
     Presence(presence::Presence),
     RepairRatio(repair_ratio::RepairRatio),
     Reconstruction(Box<reconstruction::Reconstruction>),
+    BeforeAfter(before_after::BeforeAfter),
     Generator(generator::Generator),
 }
 
@@ -208,6 +210,7 @@ impl Check {
             CheckId::C20 => Check::Presence(presence::Presence::new()),
             CheckId::C21 => Check::RepairRatio(repair_ratio::RepairRatio::new()),
             CheckId::C22 => Check::Reconstruction(Box::default()),
+            CheckId::C23 => Check::BeforeAfter(before_after::BeforeAfter::new()),
             CheckId::Generator => Check::Generator(generator::Generator::new()),
         }
     }
@@ -236,7 +239,8 @@ impl Check {
             | Check::Conservation(_)
             | Check::Commands(_)
             | Check::RoundTrip(_)
-            | Check::RepairRatio(_) => {}
+            | Check::RepairRatio(_)
+            | Check::BeforeAfter(_) => {}
         }
     }
 
@@ -271,6 +275,7 @@ impl Check {
             Check::Presence(check) => check.finish(models),
             Check::RepairRatio(check) => check.finish(models, figures),
             Check::Reconstruction(check) => check.finish(models),
+            Check::BeforeAfter(check) => check.finish(models, figures),
             Check::Generator(check) => check.finish(models, fates),
         }
     }

@@ -209,6 +209,8 @@ pub enum What {
     },
     /// The store of such a consumer, as read.
     Consumer(Box<ConsumerSeen>),
+    /// What the baseline consumer has come to, as read.
+    Baseline(Box<BaselineSeen>),
 
     /// A process of the pipeline started.
     ProcessStarted(Process),
@@ -223,6 +225,8 @@ pub enum What {
     StoreSlowed(Process, StoreLimit),
     /// How often the writer stage of a registry has failed and was started again, in this life of its process.
     StageRestarts(Process, u64),
+    /// Offset commits that Kafka took from a process, in this life of it.
+    Commits(Process, u64),
     /// Queues and memory of a process.
     Gauges(Process, Vec<Gauge>),
     /// Memory of the harness itself in bytes: fleet, checks and, on the embedded target, the brokers with their logs.
@@ -355,6 +359,17 @@ pub struct ConsumerSeen {
     pub feeds: Vec<(i32, i64)>,
     /// Its rows, where all of them were read.
     pub rows: Option<BTreeMap<Device, Record>>,
+}
+
+/// The group and the store of the baseline consumer.
+#[derive(Debug, Clone)]
+pub struct BaselineSeen {
+    /// Committed offsets per partition, read first.
+    pub committed: Vec<(i32, i64)>,
+    /// Its rows, where all of them were read.
+    pub rows: Option<BTreeMap<Device, Record>>,
+    /// End offsets per partition, read last.
+    pub ends: Vec<(i32, i64)>,
 }
 
 /// A process of the pipeline.

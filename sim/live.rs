@@ -6,6 +6,7 @@
 mod abort;
 mod access;
 mod allowed;
+mod baseline;
 mod child;
 mod clean;
 mod clock;

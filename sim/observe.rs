@@ -1,5 +1,6 @@
 //! Figures of a run, folded from its history: percentiles, time series, who healed what. No check, no opinion.
 
+mod before_after;
 mod fold;
 mod healing;
 pub(crate) mod lag;
@@ -8,6 +9,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
+pub use before_after::{BeforeAfterFigures, SideFigures, WindowFigures};
 pub(crate) use fold::MEMORY_GAUGE;
 pub use fold::{FiguresFold, Snapshot};
 
@@ -138,6 +140,8 @@ pub struct Figures {
     pub converged_after_s: Option<f64>,
     /// Stores that began empty in mid-run.
     pub reconstructions: Vec<ReconstructionFigures>,
+    /// The registries beside the baseline consumer, where there is one.
+    pub before_after: Option<BeforeAfterFigures>,
 }
 
 /// How a store that began empty in mid-run came to show every device.

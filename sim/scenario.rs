@@ -115,6 +115,8 @@ pub struct Pipeline {
     /// How long a gap may wait for what is missing before that.
     #[serde(serialize_with = "as_text")]
     pub gap_wait: Duration,
+    /// Whether a baseline consumer, which does what not to do, reads the same log into a store of its own.
+    pub baseline: bool,
 }
 
 /// One stretch of load.
@@ -176,6 +178,20 @@ pub struct Checks {
     pub command_p99: Option<Duration>,
     /// Median time in which a snapshot healed what was missed under active repair, as a part of that without.
     pub repair_ratio: Option<f64>,
+    /// What the comparison with the baseline must show.
+    pub before_after: Option<BeforeAfter>,
+}
+
+/// What a comparison of the registries with the baseline consumer must show, beside a quiet lag of the registries and a
+/// lag of the baseline that grows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct BeforeAfter {
+    /// The registries commit at least so many times less often per record, 1 to 1,000,000.
+    pub fewer_commits: f64,
+    /// In each quiet window the registries reflect as many records as are published, but for this part of them.
+    pub follows_within: f64,
+    /// The baseline shows at least so many devices wrong.
+    pub wrong_rows: u64,
 }
 
 impl Scenario {

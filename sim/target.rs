@@ -266,7 +266,7 @@ impl Bring {
     pub fn has(self, part: Part) -> bool {
         match part {
             Part::Bridge => self.bridge,
-            Part::Registry | Part::Consumer => self.registry,
+            Part::Registry | Part::Consumer | Part::Baseline => self.registry,
         }
     }
 }
@@ -293,6 +293,7 @@ impl Subject {
             Subject::Part(Part::Bridge) => "bridge",
             Subject::Part(Part::Registry) => "registry",
             Subject::Part(Part::Consumer) => "consumer",
+            Subject::Part(Part::Baseline) => "baseline",
             Subject::Server(Server::Broker) => "broker",
             Subject::Server(Server::Kafka) => "kafka",
             Subject::Server(Server::Store) => "store",

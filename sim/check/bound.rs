@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::{
     fleet::{BACKOFF, SNAPSHOT_JITTER_PERMILLE},
-    scenario::{FaultKind, Part, ReadFrom, Scenario},
+    scenario::{FaultKind, ReadFrom, Scenario},
 };
 
 /// Longest back-off of a bridge or registry, and the way through the brokers; an agent's comes on top.
@@ -93,8 +93,8 @@ fn drain(scenario: &Scenario) -> Duration {
 /// Whether records pile up while the fault holds.
 fn holds_back(kind: &FaultKind) -> bool {
     match kind {
-        FaultKind::Kill { part: Part::Bridge | Part::Registry | Part::Consumer, .. }
-        | FaultKind::Pause { part: Part::Bridge | Part::Registry | Part::Consumer, .. }
+        FaultKind::Kill { .. }
+        | FaultKind::Pause { .. }
         | FaultKind::WipeStore { .. }
         | FaultKind::Disconnect { .. }
         | FaultKind::Server(_)

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     history::{Entry, Gauge, Process, What},
     observe::MEMORY_GAUGE,
-    scenario::Scenario,
+    scenario::{Part, Scenario},
 };
 
 /// What a process may grow by besides its queues: librdkafka prefetches up to 64 MiB, and allocators keep as much again.
@@ -51,7 +51,8 @@ impl Bounds {
             What::ProcessStarted(process) => {
                 self.baseline.remove(process);
             }
-            What::Gauges(process, gauges) => {
+            // The baseline has no bounds: that is what is shown of it.
+            What::Gauges(process, gauges) if process.part != Part::Baseline => {
                 for gauge in gauges {
                     self.gauge(models, entry, *process, gauge);
                 }

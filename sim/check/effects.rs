@@ -210,7 +210,7 @@ fn shows(models: &Models, index: usize, sign: Sign, entry: &Entry) -> bool {
         }
         (Sign::Killed(wanted), What::ProcessEnded { process, meant: true }) => wanted == *process,
         (Sign::Tampered(wanted), What::Down(Down::Tampered { how, .. })) => wanted == *how,
-        (Sign::Slowed(wanted), What::StoreSlowed(_, limit)) => wanted == *limit,
+        (Sign::Slowed(wanted), What::StoreSlowed(process, limit)) => process.part == Part::Registry && wanted == *limit,
         (Sign::Detached(share), What::Appended(record)) if detached(record) => {
             let Some(Event::State(event)) = record.event.as_deref() else { return false };
             models.plan.device(event.device).is_some_and(|device| hit(device.0.into(), share))

@@ -273,10 +273,12 @@ impl Models {
             | What::End { .. }
             | What::ConsumerStarted { .. }
             | What::Consumer(_)
+            | What::Baseline(_)
             | What::ProcessStarted(_)
             | What::ProcessEnded { .. }
             | What::StoreSlowed(..)
             | What::StageRestarts(..)
+            | What::Commits(..)
             | What::Gauges(..)
             | What::OwnMemory(_)
             | What::Broken(_) => {}

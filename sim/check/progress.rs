@@ -77,7 +77,8 @@ impl Progress {
                 if process.part == Part::Registry {
                     self.held_until = self.held_until.max(entry.at + hold);
                 }
-                if !meant {
+                // The baseline may run out of memory; then there is nothing to compare with, which is for C23.
+                if !meant && process.part != Part::Baseline {
                     let what = format!("{:?} {} ended by itself", process.part, process.index).to_lowercase();
                     self.tally.fail(entry.at, || (what, Vec::new()));
                 }

@@ -61,6 +61,8 @@ pub enum CheckId {
     C21,
     /// Reconstruction.
     C22,
+    /// Before and after: the comparison with the baseline.
+    C23,
     /// The generator kept its schedule and the harness its feet: else the run is invalid.
     Generator,
 }
@@ -71,7 +73,7 @@ pub enum CheckId {
 pub enum Class {
     /// C1 to C8, C15 and C16: an invariant.
     Safety,
-    /// C9 to C12 and C17 to C22: a promise.
+    /// C9 to C12 and C17 to C23: a promise.
     Liveness,
     /// About the harness itself.
     Validity,
@@ -146,7 +148,7 @@ fn seconds<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error
 
 impl CheckId {
     /// Every check, in the order of the catalogue.
-    pub const ALL: [CheckId; 22] = [
+    pub const ALL: [CheckId; 23] = [
         CheckId::C1,
         CheckId::C2,
         CheckId::C3,
@@ -168,6 +170,7 @@ impl CheckId {
         CheckId::C20,
         CheckId::C21,
         CheckId::C22,
+        CheckId::C23,
         CheckId::Generator,
     ];
 
@@ -196,6 +199,7 @@ impl CheckId {
             CheckId::C20 => "presence",
             CheckId::C21 => "active repair",
             CheckId::C22 => "reconstruction",
+            CheckId::C23 => "before and after",
             CheckId::Generator => "generator",
         }
     }
@@ -224,7 +228,8 @@ impl CheckId {
             | CheckId::C19
             | CheckId::C20
             | CheckId::C21
-            | CheckId::C22 => Class::Liveness,
+            | CheckId::C22
+            | CheckId::C23 => Class::Liveness,
             CheckId::Generator => Class::Validity,
         }
     }

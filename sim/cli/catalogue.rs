@@ -4,7 +4,7 @@ use super::Exit;
 use crate::check::verdict::CheckId;
 
 /// Every check in the order of the catalogue, with its name and what it promises.
-const CATALOGUE: [(CheckId, &str, &str); 22] = [
+const CATALOGUE: [(CheckId, &str, &str); 23] = [
     (
         CheckId::C1,
         "provenance",
@@ -70,6 +70,11 @@ const CATALOGUE: [(CheckId, &str, &str); 22] = [
         "reconstruction",
         "a store that begins empty shows every device within its bound, and its registry says nothing to any RAE",
     ),
+    (
+        CheckId::C23,
+        "before and after",
+        "what a comparison with the baseline consumer must show; only where limits are set",
+    ),
     (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
 ];
 
@@ -81,7 +86,7 @@ Each check ends as
   not seen  this target cannot observe it
 
 A failed invariant (C1 to C8, C15, C16) makes the run FAIL whatever else happened. Then INVALID comes before a failed
-promise (C9 to C12, C17 to C22). Only a run in which every observable check passed is a PASS.
+promise (C9 to C12, C17 to C23). Only a run in which every observable check passed is a PASS.
 ";
 
 pub(super) fn print() -> Exit {

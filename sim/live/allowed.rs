@@ -113,6 +113,9 @@ pub(super) fn allows(deployment: &Deployment, scenario: &Scenario) -> Result<(),
     if !deployment.observe.commands && !scenario.commands.is_empty() {
         return Err(format!("the scenario sends commands, and {name} says observe.commands = false"));
     }
+    if scenario.pipeline.baseline {
+        return Err(format!("pipeline.baseline needs a store of its own, and {name} has one store"));
+    }
     let switched = scenario.phases.iter().any(|phase| phase.repair != scenario.pipeline.repair);
     if switched && !deployment.bring.registry {
         return Err(format!("phases switch `repair`, a setting of registries that {name} does not let be brought"));

@@ -12,7 +12,10 @@ use dmp_service::{bridge, config::Checked, program::Running, registry, store};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::faulty_store::{Brake, FaultyStore};
+use super::{
+    baseline,
+    faulty_store::{Brake, FaultyStore},
+};
 use crate::history::StoreLimit;
 
 /// What a child is to be.
@@ -23,6 +26,8 @@ pub(super) enum ChildConfig {
     Bridge(bridge::Config),
     /// A registry.
     Registry(registry::Config),
+    /// The baseline consumer: what not to do.
+    Baseline(baseline::Config),
 }
 
 /// An order to a child, one JSON line each.
@@ -94,6 +99,16 @@ pub(super) async fn begin(
             };
             Ok((running, Box::new(obey)))
         }
+        ChildConfig::Baseline(config) => {
+            let brake = Brake::new(slowed);
+            let running = baseline::start(config, brake.clone()).await?;
+            let obey = move |order| match order {
+                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
+                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
+                ChildOrder::PanicWriter(_) | ChildOrder::Stop => {}
+            };
+            Ok((running, Box::new(obey)))
+        }
     }
 }
 
@@ -107,6 +122,7 @@ pub async fn child_process(config: &Path) -> anyhow::Result<()> {
     match &mut config {
         ChildConfig::Bridge(config) => config.load_secrets(&secret::<bridge::Config>)?,
         ChildConfig::Registry(config) => config.load_secrets(&secret::<registry::Config>)?,
+        ChildConfig::Baseline(_) => {}
     }
     let (running, obey) = begin(config, tell_slowed).await?;
     println!("{READY}{}", running.http());

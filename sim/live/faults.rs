@@ -118,7 +118,7 @@ impl Breaker {
             FaultKind::Server(ref kind) => self.begin_server(fault, kind, &world).await?,
             FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => {
                 if let Some(order) = limit(&world.scenario.faults[fault].kind) {
-                    world.processes.order_running(Part::Registry, &order).await?;
+                    order_writers(world, &order).await?;
                 }
             }
             FaultKind::WipeStore { .. } => wipe_store(fault, world).await?,
@@ -144,12 +144,8 @@ impl Breaker {
             }
             FaultKind::Pause { part, index, .. } => world.processes.resume(Process { part, index })?,
             FaultKind::Server(ref kind) => return self.end_server(fault, kind, &world).await,
-            FaultKind::ThrottledStore { .. } => {
-                world.processes.order_running(Part::Registry, &ChildOrder::Throttle(None)).await?;
-            }
-            FaultKind::SlowStore { .. } => {
-                world.processes.order_running(Part::Registry, &ChildOrder::Delay(0)).await?;
-            }
+            FaultKind::ThrottledStore { .. } => order_writers(world, &ChildOrder::Throttle(None)).await?,
+            FaultKind::SlowStore { .. } => order_writers(world, &ChildOrder::Delay(0)).await?,
             FaultKind::WipeStore { .. } => renew_store(fault, world).await?,
             FaultKind::MissedUpdates { .. }
             | FaultKind::Qos0Loss { .. }
@@ -209,6 +205,14 @@ impl Breaker {
             self.tasks.spawn(async move { read_now.read().await });
         }
     }
+}
+
+/// Gives an order to the registries, and to the baseline beside them: both write under the same limits.
+async fn order_writers(world: World<'_>, order: &ChildOrder) -> anyhow::Result<()> {
+    for part in [Part::Registry, Part::Baseline] {
+        world.processes.order_running(part, order).await?;
+    }
+    Ok(())
 }
 
 /// Kills all registries and takes their store and their group away.

@@ -1,5 +1,6 @@
 //! Black-box observation of a running pipeline: the log by an own reader, committed offsets, then rows, end offsets last.
 
+pub(super) mod baseline;
 pub(super) mod consumer;
 pub(super) mod down;
 pub(super) mod gauges;

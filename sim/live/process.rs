@@ -276,7 +276,7 @@ impl Processes {
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         // One that has ended by itself takes no order; its watcher has told.
         self.running.retain(|_, running| !running.ended.is_finished());
-        for part in [Part::Bridge, Part::Registry, Part::Consumer] {
+        for part in [Part::Bridge, Part::Registry, Part::Consumer, Part::Baseline] {
             for running in self.running.values() {
                 running.meant.store(true, Ordering::Relaxed);
             }
@@ -345,7 +345,9 @@ impl Processes {
 /// The processes of a scenario: registries first, so that bridges find their topics consumed.
 pub(super) fn all_processes(scenario: &Scenario) -> Vec<Process> {
     let of = |part, count| (0..count).map(move |index| Process { part, index });
-    of(Part::Registry, scenario.pipeline.registries).chain(of(Part::Bridge, scenario.pipeline.bridges)).collect()
+    let pipeline = &scenario.pipeline;
+    let readers = of(Part::Registry, pipeline.registries).chain(of(Part::Baseline, pipeline.baseline.into()));
+    readers.chain(of(Part::Bridge, pipeline.bridges)).collect()
 }
 
 /// `bridge-0`.
@@ -354,6 +356,7 @@ pub(super) fn name(process: Process) -> String {
         Part::Bridge => "bridge",
         Part::Registry => "registry",
         Part::Consumer => "new-consumer",
+        Part::Baseline => "baseline",
     };
     format!("{part}-{}", process.index)
 }

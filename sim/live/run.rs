@@ -27,7 +27,7 @@ use super::{
     judge::{Judge, Standing},
     limits,
     observe::{
-        Feed, down, gauges, log, offsets, sample,
+        Feed, baseline, down, gauges, log, offsets, sample,
         store::{ReadNow, StoreReader},
     },
     primary::{Incarnation, Primary},
@@ -201,6 +201,10 @@ impl Run {
         };
         let (read_now, reading) = reader.start();
         observers.spawn(reading);
+        if scenario.pipeline.baseline {
+            let reader = baseline::Reader::open(&target.baseline_seen(&scenario)).await?;
+            observers.spawn(baseline::watch(reader, journal.clone()));
+        }
         Ok(Run {
             directory: Arc::new(Directory::new(plan.devices.len())),
             scenario,
@@ -472,6 +476,9 @@ impl Run {
                     if let Ok(reading) = gauges::read(*pid, *http).await {
                         if let Some(restarts) = reading.stage_restarts {
                             journal.enter(What::StageRestarts(*process, restarts)).await;
+                        }
+                        if let Some(commits) = reading.commits {
+                            journal.enter(What::Commits(*process, commits)).await;
                         }
                         self.sabotage_hits.saw(*pid, reading.sabotage_hits);
                         journal.enter(What::Gauges(*process, reading.gauges)).await;

@@ -100,6 +100,9 @@ impl Stack {
         let incarnation = AtomicU32::new(1);
         let stack = Stack { servers, proxy, directory, incarnation, _janitor: janitor };
         stack.servers.make_store(&stack.store_name()).await?;
+        if scenario.pipeline.baseline {
+            stack.servers.make_store(children::BASELINE).await?;
+        }
         Ok((stack, observed))
     }
 

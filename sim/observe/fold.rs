@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use hdrhistogram::Histogram;
 
 use super::{
-    FaultFigures, Figures, Percentiles, PhaseFigures, Point, healing::Healing, lag::Lag, round_trips::RoundTrips,
-    sample::Sample,
+    FaultFigures, Figures, Percentiles, PhaseFigures, Point, before_after::BeforeAfter, healing::Healing, lag::Lag,
+    round_trips::RoundTrips, sample::Sample,
 };
 use crate::{
     fleet::plan::{DeviceIndex, Plan},
@@ -40,6 +40,7 @@ pub struct FiguresFold {
     queues: BTreeMap<String, u64>,
     healing: Healing,
     round_trips: RoundTrips,
+    before_after: Option<BeforeAfter>,
     open_faults: Vec<(usize, usize)>,
     figures: Figures,
 }
@@ -93,6 +94,7 @@ impl FiguresFold {
         FiguresFold {
             healing: Healing::new(scenario.clone(), plan.clone()),
             round_trips: RoundTrips::default(),
+            before_after: BeforeAfter::new(scenario.clone()),
             sample: Sample::new(plan),
             scenario,
             now: Duration::ZERO,
@@ -114,6 +116,9 @@ impl FiguresFold {
     pub fn observe(&mut self, entry: &Entry) {
         self.pass_time(entry.at);
         self.healing.observe(entry);
+        if let Some(comparison) = &mut self.before_after {
+            comparison.observe(entry);
+        }
         if self.lag.observe(entry) {
             let (committed, reflected) = (self.lag.committed(), self.lag.reflected());
             if let Some(phase) = self.phases.last_mut() {
@@ -180,6 +185,7 @@ impl FiguresFold {
             self.answered(due, self.now.min(expires));
         }
         (self.figures.healed_by, self.figures.repaired_ms, self.figures.unrepaired_ms) = self.healing.finish(self.now);
+        self.figures.before_after = self.before_after.take().map(BeforeAfter::finish);
         self.figures.phases = self.phases.iter().map(OpenPhase::figures).collect();
         self.figures
     }
@@ -243,6 +249,7 @@ impl FiguresFold {
                     Part::Bridge => "bridge",
                     Part::Registry => "registry",
                     Part::Consumer => "new consumer",
+                    Part::Baseline => "baseline",
                 };
                 (format!("{part} {}", process.index), &mut self.figures.memory_bytes)
             } else {

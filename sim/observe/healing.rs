@@ -188,7 +188,8 @@ impl Healing {
     }
 }
 
-fn rev(event: &StateEvent) -> Option<u32> {
+/// The change that an event's `rev` names.
+pub(super) fn rev(event: &StateEvent) -> Option<u32> {
     let rev = match &event.body {
         Body::Delta { set, .. } => set.get("rev"),
         Body::Snapshot { attributes } => attributes.get("rev").map(|(value, _)| value),

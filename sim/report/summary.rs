@@ -1,5 +1,6 @@
 //! The end of a run in the terminal: verdict, checks, figures, faults, witnesses, and how to see it again.
 
+mod before_after;
 mod checks;
 mod figures;
 
@@ -19,6 +20,7 @@ pub fn summary(outcome: &RunOutcome, result: &Path, terminal: Terminal) -> Strin
         checks::table(outcome, terminal),
         figures::phases(outcome, terminal),
         figures::lag(outcome, terminal),
+        before_after::table(outcome, terminal),
         figures::facts(outcome, terminal),
         checks::witnesses(outcome, terminal),
         tail(outcome, result, terminal),

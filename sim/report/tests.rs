@@ -6,7 +6,10 @@ use super::{Terminal, brief, directory, summary, write};
 use crate::{
     check::verdict::{CheckId, CheckResult, Class, Moment, Outcome, Verdict, Witness},
     history::Stage,
-    observe::{FaultFigures, Figures, Healed, HealedBy, Percentiles, PhaseFigures, Point},
+    observe::{
+        BeforeAfterFigures, FaultFigures, Figures, Healed, HealedBy, Percentiles, PhaseFigures, Point, SideFigures,
+        WindowFigures,
+    },
     run::{Environment, Progress, RunOutcome, Sabotage},
     scenario::Scenario,
 };
@@ -79,6 +82,7 @@ fn outcome() -> RunOutcome {
         lateness_ms_max: 12.4,
         converged_after_s: Some(2.31),
         reconstructions: Vec::new(),
+        before_after: None,
     };
     let not_seen = Outcome::NotObservable("start positions are not visible from outside".to_owned());
     let unclear = Outcome::Invalid("nothing was observed: no offset was committed twice".to_owned());
@@ -147,6 +151,40 @@ fn a_summary_keeps_to_the_width_of_the_terminal() {
         let longest = text.lines().max_by_key(|line| line.chars().count()).expect("lines");
         assert!(longest.chars().count() <= width, "{width}: {longest}\n{text}");
     }
+}
+
+#[test]
+fn a_comparison_shows_both_sides_and_how_each_follows_what_is_published() {
+    let window = |reflected, lag_ends| {
+        let (begins_s, ends_s, published, lag_begins) = (12.0, 22.0, 3_000, 40);
+        WindowFigures { begins_s, ends_s, published, reflected, lag_begins, lag_ends }
+    };
+    let before = SideFigures {
+        queue: 12_345,
+        records: 6_000,
+        commits: 6_000,
+        wrong_rows: 180,
+        devices: 600,
+        windows: vec![window(1_500, 1_540)],
+        ..SideFigures::default()
+    };
+    let after = SideFigures {
+        queue: 31,
+        queue_cap: Some(2_128),
+        records: 12_000,
+        commits: 40,
+        devices: 600,
+        windows: vec![window(2_994, 46)],
+        ..SideFigures::default()
+    };
+    let mut outcome = outcome();
+    outcome.figures.before_after = Some(BeforeAfterFigures { before, after });
+    let text = summary(&outcome, Path::new("result.json"), Terminal::new(100, false));
+    for words in ["12,345 no bound", "31 of 2,128", "1.0000", "0.0033", "180 of 600", "0 of 600"] {
+        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    }
+    let followed = text.lines().find(|line| line.contains("12 to 22 s: 300/s published")).expect("a window");
+    assert!(followed.contains("150/s, 50.0 %") && followed.contains("299/s, 99.8 %"), "{followed}");
 }
 
 #[test]

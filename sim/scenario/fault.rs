@@ -260,6 +260,9 @@ pub enum Part {
     /// Kafka to another store: a registry beside the others, which no fault can name.
     #[serde(skip)]
     Consumer,
+    /// Kafka to a store of its own, done wrong: what the registries are compared with. No fault can name it.
+    #[serde(skip)]
+    Baseline,
 }
 
 /// What becomes of a RAE that devices move away from.

@@ -51,8 +51,9 @@ impl Part {
 
 /// The endpoint; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
     task: JoinHandle<()>,
 }
 
@@ -63,7 +64,10 @@ impl Drop for Endpoint {
 }
 
 /// Serves health and metrics.
-pub(crate) async fn serve(listen: SocketAddr, health: Health, metrics: Metrics) -> anyhow::Result<Endpoint> {
+///
+/// # Errors
+/// If it cannot listen there.
+pub async fn serve(listen: SocketAddr, health: Health, metrics: Metrics) -> anyhow::Result<Endpoint> {
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))

@@ -18,7 +18,7 @@ pub struct Running {
 
 impl Running {
     /// Runs `program` as a task; it is handed the signal on which it has to drain and end.
-    pub(crate) fn spawn<F>(http: SocketAddr, program: impl FnOnce(Stop) -> F) -> Running
+    pub fn spawn<F>(http: SocketAddr, program: impl FnOnce(Stop) -> F) -> Running
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
@@ -63,11 +63,11 @@ impl Running {
 
 /// The signal on which a program has to drain and end.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Receiver<bool>);
+pub struct Stop(watch::Receiver<bool>);
 
 impl Stop {
     /// Waits for it; an owner that is gone says it too.
-    pub(crate) async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         let _owner_gone = self.0.wait_for(|stop| *stop).await;
     }
 }

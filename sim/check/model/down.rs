@@ -349,8 +349,8 @@ fn holds_the_way_down(kind: &FaultKind) -> bool {
     match kind {
         FaultKind::Kill { part: Part::Bridge, .. } | FaultKind::Pause { part: Part::Bridge, .. } => true,
         FaultKind::Server(fault) => fault.server() != Server::Store,
-        FaultKind::Kill { part: Part::Registry | Part::Consumer, .. }
-        | FaultKind::Pause { part: Part::Registry | Part::Consumer, .. }
+        FaultKind::Kill { part: Part::Registry | Part::Consumer | Part::Baseline, .. }
+        | FaultKind::Pause { part: Part::Registry | Part::Consumer | Part::Baseline, .. }
         | FaultKind::MissedUpdates { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }

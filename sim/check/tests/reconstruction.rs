@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dmp_core::{event::CommandName, id::Device, merge::DeviceState, record::Record, time::Wall};
+use dmp_core::{event::CommandName, id::Device, merge::DeviceState};
 
 use super::story::{QUIET, REGISTRY, Story};
 use crate::{
@@ -135,15 +135,7 @@ fn joined(from: &str) -> Story {
 
 /// The consumer's store is read.
 fn shows(story: &mut Story, store: &BTreeMap<Device, DeviceState>) {
-    let record = |(device, state): (&Device, &DeviceState)| {
-        let index = story.plan.device(*device)?;
-        let rae = story.plan.raes[story.plan.devices[index.0 as usize].rae.0 as usize].serial.clone();
-        let attributes = state.visible()?.into_iter();
-        let attributes = attributes.map(|(name, (value, version))| (name.clone(), (value.clone(), version))).collect();
-        let floor = state.floor.as_ref()?.version;
-        Some((*device, Record { floor, rae, seen_at: Wall::default(), stale: false, attributes }))
-    };
-    let rows = Some(store.iter().filter_map(record).collect());
+    let rows = Some(story.records(store));
     let seen = ConsumerSeen { consumer: 0, began: story.at, feeds: Vec::new(), rows };
     story.enter(What::Consumer(Box::new(seen)));
 }

@@ -10,6 +10,7 @@ use dmp_core::{
     event::{AttributeName, Body, Event, Presence, PresenceState, StateEvent, Topic, Value},
     id::{Device, Epoch, Seq, Session, Version},
     merge::DeviceState,
+    record::Record,
     time::Wall,
 };
 
@@ -74,7 +75,7 @@ pub(super) struct Story {
     load: Duration,
     shown: BTreeMap<Device, Shown>,
     seqs: BTreeMap<DeviceIndex, (Seq, BTreeMap<AttributeName, Seq>)>,
-    ends: BTreeMap<i32, i64>,
+    pub(super) ends: BTreeMap<i32, i64>,
     committed: BTreeMap<i32, i64>,
     feeds: BTreeMap<i32, i64>,
 }
@@ -395,6 +396,17 @@ impl Story {
             devices: now.len(),
         }));
         self.shown = now;
+    }
+
+    /// What a reader of such a store gets.
+    pub(super) fn records(&self, store: &BTreeMap<Device, DeviceState>) -> BTreeMap<Device, Record> {
+        let record = |(device, state): (&Device, &DeviceState)| {
+            let index = self.plan.device(*device)?;
+            let rae = self.plan.raes[self.plan.devices[index.0 as usize].rae.0 as usize].serial.clone();
+            let (floor, attributes) = shown(state)?;
+            Some((*device, Record { floor, rae, seen_at: Wall::default(), stale: false, attributes }))
+        };
+        store.iter().filter_map(record).collect()
     }
 
     pub(super) fn gauge(&mut self, name: &str, value: u64, cap: Option<u64>) {

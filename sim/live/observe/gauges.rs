@@ -10,7 +10,10 @@ use std::{
 use anyhow::Context;
 use nix::unistd::Pid;
 
-use crate::{history::Gauge, live::http};
+use crate::{
+    history::Gauge,
+    live::{baseline, http},
+};
 
 /// Longest wait for the metrics of one process.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -24,6 +27,9 @@ const SABOTAGE_HITS: &str = "dmp_sabotage_hits";
 /// How often a stage of a registry has failed and was started again.
 const STAGE_RESTARTS: &str = "dmp_registry_stage_restarts_total";
 
+/// Offset commits that Kafka took: of a registry, and of the baseline.
+const COMMITS: [&str; 2] = ["dmp_registry_commits_total", baseline::COMMITS];
+
 /// The stage that faults make fail.
 const WRITER: &str = "stage=\"writer\"";
 
@@ -35,6 +41,8 @@ pub(in crate::live) struct Reading {
     pub(in crate::live) sabotage_hits: Option<u64>,
     /// How often the writer stage has failed; only registries have one.
     pub(in crate::live) stage_restarts: Option<u64>,
+    /// Offset commits that Kafka took; bridges commit for another group, which is not counted.
+    pub(in crate::live) commits: Option<u64>,
 }
 
 /// How often the planted bug has acted in each life of a process: the highest value seen, for a kill takes the rest.
@@ -66,6 +74,9 @@ pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<
     let answer = tokio::time::timeout(WITHIN, http::get(http, "/metrics"));
     let text = answer.await.context("metrics did not come in time")??.body;
     let mut gauges = queues(&text);
+    // The one queue without a bound.
+    let backlog = value(&text, baseline::QUEUE, "");
+    gauges.extend(backlog.map(|value| Gauge { name: baseline::QUEUE.into(), value, cap: None }));
     // What is a part of the harness's own process has no memory of its own.
     if pid != Pid::this() {
         gauges.push(Gauge { name: "memory_bytes".into(), value: memory(pid)?, cap: None });
@@ -74,6 +85,7 @@ pub(in crate::live) async fn read(pid: Pid, http: SocketAddr) -> anyhow::Result<
         gauges,
         sabotage_hits: value(&text, SABOTAGE_HITS, ""),
         stage_restarts: value(&text, STAGE_RESTARTS, WRITER),
+        commits: COMMITS.iter().find_map(|name| value(&text, name, "")),
     })
 }
 

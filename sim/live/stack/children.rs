@@ -7,12 +7,15 @@ use dmp_service::{bridge, config, mqtt::Endpoint, registry};
 use super::{Servers, Stack};
 use crate::{
     history::Process,
-    live::{child::ChildConfig, proxy::Proxy},
+    live::{baseline, child::ChildConfig, proxy::Proxy},
     scenario::{Part, ReadFrom, Scenario},
 };
 
 /// Least time that a consumer may take between two polls, as the Kafka client wants it: at least the session timeout.
 const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Group and store of the baseline consumer.
+pub(super) const BASELINE: &str = "baseline";
 
 impl Stack {
     /// The configuration of a bridge or registry; `repair` tells whether a registry is to repair gaps.
@@ -21,6 +24,7 @@ impl Stack {
             Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, scenario)),
             Part::Registry => ChildConfig::Registry(self.registry(scenario, repair)),
             Part::Consumer => ChildConfig::Registry(self.consumer(process.index, scenario)),
+            Part::Baseline => ChildConfig::Baseline(self.baseline(scenario)),
         }
     }
 
@@ -88,6 +92,21 @@ impl Stack {
             store: self.servers.pipelines_store(&consumer_store(index)),
             ..registry
         }
+    }
+
+    /// The baseline consumer, with a group and a store of its own.
+    fn baseline(&self, scenario: &Scenario) -> baseline::Config {
+        baseline::Config {
+            kafka: self.registry(scenario, false).kafka,
+            group: BASELINE.to_owned(),
+            store: self.servers.pipelines_store(BASELINE),
+            snapshot_period: scenario.fleet.snapshot_every,
+        }
+    }
+
+    /// How the harness reaches what the baseline has made, whatever is done to the links of the pipeline.
+    pub(in crate::live) fn baseline_seen(&self, scenario: &Scenario) -> baseline::Config {
+        baseline::Config { kafka: self.kafka(), store: self.servers.store(BASELINE), ..self.baseline(scenario) }
     }
 
     fn registry(&self, scenario: &Scenario, repair: bool) -> registry::Config {

@@ -12,11 +12,11 @@ use toml::Spanned;
 use builder::Fallback;
 pub(crate) use builder::{Builder, Table};
 
-use super::raw::{Field, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, RawScenario};
+use super::raw::{Field, RawBeforeAfter, RawCanary, RawChecks, RawFleet, RawPhase, RawPipeline, RawScenario};
 use crate::{
     fleet::plan::CANARY_PACE,
     scenario::{
-        Canary, Checks, Fault, FaultKind, Fleet, Phase, Pipeline, Scenario,
+        BeforeAfter, Canary, Checks, Fault, FaultKind, Fleet, Phase, Pipeline, Scenario,
         quantity::{show_duration, show_whole},
     },
 };
@@ -43,6 +43,7 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
     let limits = raw.checks.as_ref().map(Spanned::get_ref);
     let limits_commands = limits.and_then(|checks| checks.command_p99.as_ref()).map(Spanned::span);
     let limits_repair = limits.and_then(|checks| checks.repair_ratio.as_ref()).map(Spanned::span);
+    let compares = limits.and_then(|checks| checks.before_after.as_ref()).map(Spanned::span);
     let checks = checks(builder, raw.checks);
     let mut scenario = Scenario {
         name: name.to_owned(),
@@ -68,6 +69,10 @@ pub(super) fn scenario(builder: &mut Builder<'_>, name: &str, raw: RawScenario) 
         let what = "there is nothing to compare: updates have to be missed while repair is on, and while it is off";
         let help = "a missed_updates in a phase with `repair = true` and one with `repair = false`, or no such limit";
         builder.refuse(span, "checks.repair_ratio", what, help);
+    }
+    if let Some(span) = compares.filter(|_| !scenario.pipeline.baseline) {
+        let what = "there is nothing to compare with: the scenario runs no baseline".to_owned();
+        builder.refuse(span, "checks.before_after", what, "baseline = true in [pipeline], or no such limit");
     }
     scenario
 }
@@ -156,6 +161,7 @@ fn pipeline(builder: &mut Builder<'_>, raw: Field<RawPipeline>, snapshot_every: 
         clean_every: length("clean_every", raw.clean_every, 100 * MILLISECOND..=HOUR, 5 * SECOND),
         repair: raw.repair.is_none_or(Spanned::into_inner),
         gap_wait: length("gap_wait", raw.gap_wait, 100 * MILLISECOND..=HOUR, (2 * SECOND).min(snapshot_every / 2)),
+        baseline: raw.baseline.is_some_and(Spanned::into_inner),
     };
     if pipeline.gap_wait >= snapshot_every {
         let what = "a snapshot would come before it is asked for".to_owned();
@@ -254,6 +260,18 @@ fn checks(builder: &mut Builder<'_>, raw: Field<RawChecks>) -> Checks {
         ),
         command_p99: builder.at_most_length(&table, "command_p99", raw.command_p99, times),
         repair_ratio: builder.at_most_number(&table, "repair_ratio", raw.repair_ratio, 0.0..=1.0),
+        before_after: raw.before_after.map(|raw| before_after(builder, &table, raw)),
+    }
+}
+
+fn before_after(builder: &mut Builder<'_>, checks: &Table, raw: Spanned<RawBeforeAfter>) -> BeforeAfter {
+    let table = Table::new(checks.key("before_after"), raw.span());
+    let raw = raw.into_inner();
+    let mut number = |key, field, range| builder.number(&table, key, field, range, Fallback::Required);
+    BeforeAfter {
+        fewer_commits: number("fewer_commits", raw.fewer_commits, 1.0..=1e6),
+        follows_within: number("follows_within", raw.follows_within, 0.0..=1.0),
+        wrong_rows: builder.whole(&table, "wrong_rows", raw.wrong_rows, 0..=MOST_DEVICES, Fallback::Required),
     }
 }
 

@@ -67,6 +67,7 @@ pub(super) struct RawPipeline {
     pub(super) clean_every: Field<Length>,
     pub(super) repair: Field<bool>,
     pub(super) gap_wait: Field<Length>,
+    pub(super) baseline: Field<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +102,15 @@ pub(super) struct RawChecks {
     pub(super) lateness_at_most: Field<Length>,
     pub(super) command_p99: Field<AtMost<Length>>,
     pub(super) repair_ratio: Field<AtMost<Number>>,
+    pub(super) before_after: Field<RawBeforeAfter>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBeforeAfter {
+    pub(super) fewer_commits: Field<Number>,
+    pub(super) follows_within: Field<Number>,
+    pub(super) wrong_rows: Field<Whole>,
 }
 
 /// `{ at_most = 20_000 }`.

@@ -139,6 +139,20 @@ fn a_fault_has_one_known_kind_with_all_it_needs() {
 }
 
 #[test]
+fn a_comparison_without_a_baseline_or_one_of_its_limits_is_refused() {
+    let limits = |limits: &str| format!("before_after = {{ {limits} }}\nlag_peak");
+    let all = "fewer_commits = 100, follows_within = 0.05, wrong_rows = 1";
+    refused("lag_peak", &limits(all), 21, "checks.before_after", "runs no baseline");
+    let compared = CORRECT.replace("bridges = 2", "bridges = 2\nbaseline = true");
+    let with = |all: &str| compared.replace("lag_peak", &limits(all));
+    let found = problems(&with("fewer_commits = 0.5, follows_within = 0.05"), &[]);
+    let keys: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["checks.before_after.wrong_rows", "checks.before_after.fewer_commits"], "{found:?}");
+    let scenario = Scenario::from_text("test", &with(all), &[], None).unwrap_or_else(|error| panic!("{error}"));
+    assert!(scenario.pipeline.baseline && scenario.checks.before_after.is_some());
+}
+
+#[test]
 fn a_fault_that_could_do_nothing_or_harm_another_is_refused() {
     let kill = "kill = { part = \"bridge\", index = 1, back_after = \"2s\" }";
     let lossy = "qos0_loss = { share = 0.1, lasts = \"2s\" }";

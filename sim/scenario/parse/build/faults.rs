@@ -404,7 +404,7 @@ impl Reader<'_, '_> {
         let (processes, key) = match part {
             Part::Bridge => (self.scenario.pipeline.bridges, "bridges"),
             // The reader knows no third part.
-            Part::Registry | Part::Consumer => (self.scenario.pipeline.registries, "registries"),
+            Part::Registry | Part::Consumer | Part::Baseline => (self.scenario.pipeline.registries, "registries"),
         };
         let span = raw.as_ref().map(Spanned::span);
         let index = self.builder.whole(table, "index", raw, 0..=15, Fallback::Value(0)) as u8;
