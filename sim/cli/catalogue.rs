@@ -73,7 +73,7 @@ const CATALOGUE: [(CheckId, &str, &str); 23] = [
     (
         CheckId::C23,
         "before and after",
-        "what a comparison with the baseline consumer must show; only where limits are set",
+        "what a comparison with the baseline consumer, which does what not to do, must show; only where limits are set",
     ),
     (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
 ];
