@@ -74,7 +74,7 @@ pub(super) async fn look(deployed: &Deployed, own: bool) -> Vec<Finding> {
         Err(error) => wrong(SERVER, format!("{rae} may not subscribe to its commands, {filter}: {}", words(&error))),
     });
     found.push(match say(&mut peer, &rae).await {
-        Ok(topic) => right(SERVER, format!("{rae} may publish to {topic}")),
+        Ok(()) => right(SERVER, format!("{rae} may publish to {}", status_topic(&rae))),
         Err(error) => wrong(SERVER, format!("{rae} may not publish to its status topic: {}", words(&error))),
     });
     found
@@ -115,16 +115,16 @@ async fn heard(deployed: &Deployed, rae: &Rae) -> anyhow::Result<Option<Duration
     let mut bridge = Peer::connect(&entrance(&deployed.deployment, None)?, &bridges_client_id(deployed)).await?;
     bridge.subscribe(subscriptions(0, 1)).await?;
     let mut peer = Peer::connect(&entrance(&deployed.deployment, Some(rae.as_str()))?, rae.as_str()).await?;
-    let topic = say(&mut peer, rae).await?;
-    let began = tokio::time::Instant::now();
-    while let Some(left) = ARRIVES_WITHIN.checked_sub(began.elapsed()) {
-        match bridge.message(left).await? {
-            Some(message) if *message.topic == *topic && !message.retain => return Ok(Some(began.elapsed())),
-            Some(_) => {}
-            None => return Ok(None),
+    let topic = status_topic(rae);
+    let arrives = async {
+        loop {
+            let message = bridge.message(ARRIVES_WITHIN).await?;
+            if message.is_some_and(|message| *message.topic == *topic && !message.retain) {
+                return Ok(());
+            }
         }
-    }
-    Ok(None)
+    };
+    timed(&mut peer, rae, arrives).await
 }
 
 /// How long a message takes to the log; `None` where it does not come.
@@ -136,17 +136,33 @@ async fn logged(deployed: &Deployed, rae: &Rae) -> anyhow::Result<Option<Duratio
     let (records_in, mut records) = mpsc::channel(256);
     let _tail = Tail::start(&deployed.kafka(), events, ends, records_in).await?;
     let mut peer = Peer::connect(&entrance(deployment, Some(rae.as_str()))?, rae.as_str()).await?;
-    let topic = say(&mut peer, rae).await?;
+    let topic = status_topic(rae);
     let arrives = async {
         while let Some(record) = records.recv().await {
             if record.key.as_deref() == Some(topic.as_bytes()) {
-                return;
+                return Ok(());
             }
         }
+        anyhow::bail!("the reader of the log has ended")
     };
+    timed(&mut peer, rae, arrives).await
+}
+
+/// How long after a RAE began to say something it `arrives`; `None` where it does not.
+async fn timed(
+    peer: &mut Peer,
+    rae: &Rae,
+    arrives: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Option<Duration>> {
     let began = tokio::time::Instant::now();
-    let arrived = tokio::time::timeout(ARRIVES_WITHIN, arrives).await.is_ok();
-    Ok(arrived.then(|| began.elapsed()))
+    let arrival = async {
+        match tokio::time::timeout(ARRIVES_WITHIN, arrives).await {
+            Ok(arrived) => arrived.map(|()| Some(began.elapsed())),
+            Err(_elapsed) => Ok(None),
+        }
+    };
+    let ((), took) = tokio::try_join!(say(peer, rae), arrival)?;
+    Ok(took)
 }
 
 /// Whether the store comes to show a RAE; `None` where it cannot or is not to.
@@ -200,16 +216,19 @@ async fn let_in(deployed: &Deployed, rae: Option<&Rae>, found: &mut Vec<Finding>
     }
 }
 
-/// Says that a RAE is offline, which nobody takes for more than it is, and nothing keeps. Returns the topic.
-async fn say(peer: &mut Peer, rae: &Rae) -> anyhow::Result<String> {
-    let topic = Topic::Status(rae.clone()).to_string();
+/// Says that a RAE is offline, which nobody takes for more than it is, and nothing keeps.
+async fn say(peer: &mut Peer, rae: &Rae) -> anyhow::Result<()> {
     let message = Publication {
-        topic: topic.as_str().into(),
+        topic: status_topic(rae).into(),
         payload: presence().encode().into(),
         qos: Qos::AtLeastOnce,
         retain: false,
     };
     peer.publish(&message).await?;
     peer.message(REFUSED_WITHIN).await?;
-    Ok(topic)
+    Ok(())
+}
+
+fn status_topic(rae: &Rae) -> String {
+    Topic::Status(rae.clone()).to_string()
 }
