@@ -91,25 +91,24 @@ pub(super) async fn begin(
             let (brake, faults) = (Brake::new(slowed), registry::Faults::default());
             let database = store::Database::open(&url, store::Access::Write).await?;
             let running = registry::start(config, FaultyStore::new(database, brake.clone()), faults.clone()).await?;
-            let obey = move |order| match order {
-                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
-                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
-                ChildOrder::PanicWriter(times) => faults.panic_writer(times),
-                ChildOrder::Stop => {}
-            };
-            Ok((running, Box::new(obey)))
+            Ok((running, obeying(brake, move |times| faults.panic_writer(times))))
         }
         ChildConfig::Baseline(config) => {
             let brake = Brake::new(slowed);
             let running = baseline::start(config, brake.clone()).await?;
-            let obey = move |order| match order {
-                ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
-                ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
-                ChildOrder::PanicWriter(_) | ChildOrder::Stop => {}
-            };
-            Ok((running, Box::new(obey)))
+            Ok((running, obeying(brake, |_| {})))
         }
     }
+}
+
+/// What a part with a store does.
+fn obeying(brake: Brake, mut panic_writer: impl FnMut(u32) + Send + 'static) -> Obey {
+    Box::new(move |order| match order {
+        ChildOrder::Throttle(rows_per_s) => brake.throttle(rows_per_s),
+        ChildOrder::Delay(us) => brake.delay(Duration::from_micros(us)),
+        ChildOrder::PanicWriter(times) => panic_writer(times),
+        ChildOrder::Stop => {}
+    })
 }
 
 /// Runs a child process: what the hidden subcommand does.

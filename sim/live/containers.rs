@@ -68,8 +68,7 @@ impl Containers {
 
     /// The same on the pipeline's link.
     pub(super) fn pipelines_bootstrap(&self) -> String {
-        let link = self.kafka.link.endpoint();
-        format!("{}:{}", link.host, link.port)
+        self.kafka.link.endpoint().address()
     }
 
     pub(super) fn store_url(&self, name: &str) -> String {

@@ -65,8 +65,7 @@ impl Deployed {
 
     /// How a bridge that is brought reaches the broker; `through` where the harness is on the wire.
     pub(super) fn bridge_mqtt(&self, through: Option<&Endpoint>) -> config::Mqtt {
-        let own = || self.bridge.address.clone();
-        let address = through.map_or_else(own, |proxy| format!("{}:{}", proxy.host, proxy.port));
+        let address = through.map_or_else(|| self.bridge.address.clone(), Endpoint::address);
         config::Mqtt { address, ..self.bridge.clone() }
     }
 

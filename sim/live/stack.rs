@@ -124,42 +124,18 @@ impl Stack {
     /// # Errors
     /// Why it cannot.
     pub(super) fn supports(target: &Target, within: bool, fault: &FaultKind) -> Result<(), String> {
-        if let Target::Deployed(deployment) = target {
-            allowed::can(deployment, fault)?;
-        }
-        if within && allowed::needs_a_process(target, fault) {
-            return Err("bridge and registry are part of this process: give the binary's path".to_owned());
-        }
-        match fault {
+        match (target, fault) {
+            (Target::Deployed(deployment), _) => allowed::can(deployment, fault)?,
             // Embedded servers are part of this process.
-            FaultKind::Server(fault) if fault.needs_containers() && *target == Target::Embedded => {
-                Err("its servers are part of the harness; --on containers can".to_owned())
+            (Target::Embedded, FaultKind::Server(fault)) if fault.needs_containers() => {
+                return Err("its servers are part of the harness; --on containers can".to_owned());
             }
-            // The fleet does these itself, on any target.
-            FaultKind::MissedUpdates { .. }
-            | FaultKind::Qos0Loss { .. }
-            | FaultKind::Duplicates { .. }
-            | FaultKind::DelayedTails { .. }
-            | FaultKind::Poison { .. }
-            | FaultKind::Reboot { .. }
-            | FaultKind::Wipe { .. }
-            | FaultKind::Gone { .. }
-            | FaultKind::ClockStep { .. }
-            | FaultKind::ClockDrift { .. }
-            | FaultKind::Move { .. }
-            | FaultKind::CommandLoss { .. }
-            | FaultKind::CommandDuplicates { .. }
-            | FaultKind::LateCommands { .. }
-            | FaultKind::Flapping { .. }
-            | FaultKind::Disconnect { .. } => Ok(()),
-            // Bridge and registry are children of this process.
-            FaultKind::Kill { .. }
-            | FaultKind::Pause { .. }
-            | FaultKind::StageFailure { .. }
-            | FaultKind::WipeStore { .. }
-            | FaultKind::NewConsumer { .. } => Ok(()),
-            // The harness is on the wire before the bridges, and around the store.
-            FaultKind::Server(_) | FaultKind::ThrottledStore { .. } | FaultKind::SlowStore { .. } => Ok(()),
+            // The fleet, the children of this process, and what is before servers and store are the harness's own.
+            (Target::Embedded | Target::Containers(_), _) => {}
+        }
+        match within && allowed::needs_a_process(target, fault) {
+            true => Err("bridge and registry are part of this process: give the binary's path".to_owned()),
+            false => Ok(()),
         }
     }
 

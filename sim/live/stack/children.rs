@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dmp_service::{bridge, config, mqtt::Endpoint, registry};
+use dmp_service::{bridge, config, registry};
 
 use super::{Servers, Stack};
 use crate::{
@@ -53,7 +53,7 @@ impl Stack {
         let proxy = self.proxy.as_ref().map(Proxy::endpoint);
         let mqtt = match &self.servers {
             Servers::Deployed(deployed) => deployed.bridge_mqtt(proxy),
-            _ => config::Mqtt::at(address(proxy.unwrap_or(&self.servers.bridges_mqtt()))),
+            _ => config::Mqtt::at(proxy.unwrap_or(&self.servers.bridges_mqtt()).address()),
         };
         let serve = (0..pipeline.shard_groups).filter(|group| group % pipeline.bridges == index).collect();
         bridge::Config {
@@ -142,10 +142,6 @@ impl Stack {
             ..defaults
         }
     }
-}
-
-fn address(endpoint: &Endpoint) -> String {
-    format!("{}:{}", endpoint.host, endpoint.port)
 }
 
 fn consumer_store(index: u8) -> String {
