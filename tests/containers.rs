@@ -60,7 +60,7 @@ mod with_the_feature {
     use serde_json::Value;
 
     use super::{
-        common::{eventually, fleetproof, not_run, nothing_left},
+        common::{check, eventually, fleetproof, not_run, nothing_left, outcome},
         refused,
     };
 
@@ -237,12 +237,6 @@ lateness_at_most = "5s"
         }
     }
 
-    fn outcome<'a>(result: &'a Value, id: &str) -> &'a str {
-        let checks = result["checks"].as_array().expect("checks");
-        let check = checks.iter().find(|check| check["id"] == id).expect("every check of the catalogue has a result");
-        check["outcome"]["is"].as_str().expect("an outcome")
-    }
-
     #[test]
     fn a_small_run_with_faults_passes_under_read_committed_and_serializable() {
         let _alone = alone();
@@ -283,9 +277,7 @@ lateness_at_most = "5s"
             judged => judged,
         };
         assert_eq!((code, &result["verdict"]), (Some(0), &Value::from("PASS")));
-        let checks = result["checks"].as_array().expect("checks");
-        let conservation = checks.iter().find(|check| check["id"] == "C15").expect("it is in the catalogue");
-        let balance = conservation["figure"].as_str().expect("text");
+        let balance = check(&result, "C15")["figure"].as_str().expect("text");
         assert!(balance.contains("lost with the MQTT broker that was killed"), "{balance}");
         assert_eq!(result["figures"]["healed_by"]["never"], 0);
     }

@@ -2,16 +2,16 @@
 //! has a password and a certificate of its own; what is wrong with them `doctor` and `run` must name within seconds.
 
 mod common;
+#[path = "../reference/service/tests/security/mosquitto.rs"]
+mod mosquitto;
 
 use std::{
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::Duration,
+    process::{Command, Output},
 };
 
-use common::{Up, eventually, fleetproof, not_run};
+use common::{Up, fleetproof, not_run};
+use mosquitto::Mosquitto;
 use tempfile::TempDir;
 
 const SCENARIO: &str = "# Does it run where every RAE shows who it is?
@@ -28,12 +28,6 @@ lasts = \"4s\"
 
 /// RAEs of the run for which there are secrets.
 const SERIALS: [&str; 4] = ["LAB1-RAE-0000000", "LAB1-RAE-0000001", "LAB1-RAE-0000002", "LAB1-RAE-0000003"];
-
-/// The listeners of the configuration, in its order.
-const PORTS: [u16; 4] = [8883, 8884, 8885, 8886];
-
-/// Between choosing free ports and the broker's having them another may come: so often that is tried.
-const TRIES: u32 = 5;
 
 #[test]
 fn each_rae_comes_in_by_its_own_certificate_or_password_and_what_is_wrong_with_them_is_named() {
@@ -77,14 +71,14 @@ fn a_certificate_that_has_expired_is_named() {
     std::fs::remove_file(folder.join("certificate.pem")).expect("it was made");
     staging.secrets.more(&["--days", "0", SERIALS[0]]);
     // A certificate holds to the end of its last second.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     staging.both(&staging.by_certificate(), "CertificateExpired");
 }
 
 /// A broker, and Kafka and a store to bring a bridge and a registry to.
 struct Staging {
     secrets: Secrets,
-    broker: Broker,
+    broker: Mosquitto,
     servers: Up,
     desk: TempDir,
 }
@@ -92,7 +86,10 @@ struct Staging {
 impl Staging {
     fn start() -> Option<Staging> {
         let secrets = Secrets::make(&SERIALS);
-        let broker = Broker::start(&secrets)?;
+        let Some(broker) = Mosquitto::start(&deploy(), &secrets.0.path().join("mosquitto")) else {
+            not_run("targets with TLS and passwords, for want of Mosquitto: apt-get install mosquitto");
+            return None;
+        };
         let desk = tempfile::tempdir().expect("a directory");
         std::fs::write(desk.path().join("load.toml"), SCENARIO).expect("written");
         Some(Staging { secrets, broker, servers: Up::with(&["--servers-only"]), desk })
@@ -182,69 +179,6 @@ impl Secrets {
     fn bridges_password(&self) -> String {
         std::fs::read_to_string(self.0.path().join("bridge/mqtt-password")).expect("it was made")
     }
-}
-
-/// Mosquitto as it is deployed, its ports apart; ends when dropped.
-struct Broker {
-    process: Child,
-    ports: [u16; 4],
-    _folder: TempDir,
-}
-
-impl Broker {
-    /// `None` where there is no Mosquitto on this machine, which is said.
-    fn start(secrets: &Secrets) -> Option<Broker> {
-        let Some(program) = program() else {
-            not_run("targets with TLS and passwords, for want of Mosquitto: apt-get install mosquitto");
-            return None;
-        };
-        let started = (0..TRIES).find_map(|_| Broker::tried(&program, secrets));
-        Some(started.unwrap_or_else(|| panic!("mosquitto did not start in {TRIES} tries")))
-    }
-
-    fn tried(program: &Path, secrets: &Secrets) -> Option<Broker> {
-        let folder = tempfile::tempdir().expect("a directory");
-        let free = PORTS.map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
-        let ports = free.each_ref().map(|listener| listener.local_addr().expect("an address").port());
-        std::fs::create_dir(folder.path().join("data")).expect("an empty directory");
-        symlink(deploy().join("mosquitto"), folder.path().join("config")).expect("an empty directory");
-        symlink(secrets.0.path().join("mosquitto"), folder.path().join("secrets")).expect("an empty directory");
-        let mut text = std::fs::read_to_string(deploy().join("mosquitto/mosquitto.conf")).expect("it is there");
-        for (deployed, port) in PORTS.into_iter().zip(ports) {
-            text = text.replace(&format!("\nlistener {deployed}\n"), &format!("\nlistener {port} 127.0.0.1\n"));
-        }
-        // Started as root, it would go over to a user who may not see the secrets.
-        std::fs::write(folder.path().join("test.conf"), text + "user root\n").expect("written");
-        drop(free);
-        let process = Command::new(program)
-            .args(["-c", "test.conf"])
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto can be executed");
-        let mut broker = Broker { process, ports, _folder: folder };
-        let mut ended = false;
-        eventually("mosquitto listens", Duration::from_secs(30), || {
-            ended = broker.process.try_wait().expect("it is a child").is_some();
-            ended || ports.iter().all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        });
-        (!ended).then_some(broker)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ended_already = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
-
-/// Debian has servers where only root's path leads.
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join("mosquitto")).find(|program| program.is_file())
 }
 
 fn deploy() -> PathBuf {

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::fleetproof;
+use common::{fleetproof, outcome};
 use serde_json::Value;
 
 /// A run of a scenario given as text: its exit code and `result.json`.
@@ -26,12 +26,6 @@ fn result_in(runs: &Path) -> Value {
     let run = std::fs::read_dir(runs).expect("the run has a directory").next().expect("one run").expect("readable");
     let text = std::fs::read(run.path().join("result.json")).expect("there is a result.json");
     serde_json::from_slice(&text).expect("result.json is JSON")
-}
-
-fn outcome<'a>(result: &'a Value, id: &str) -> &'a str {
-    let checks = result["checks"].as_array().expect("checks");
-    let check = checks.iter().find(|check| check["id"] == id).expect("every check of the catalogue has a result");
-    check["outcome"]["is"].as_str().expect("an outcome")
 }
 
 const SMALL: &str = r#"# Does a small fleet converge after a burst with missed updates and a killed bridge?

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::{Deployment, Hook, Password, Subject, TargetError};
-use crate::scenario::{Part, parse::Problem};
+use crate::scenario::{
+    Part,
+    parse::{Problem, tests::the_only_problem},
+};
 
 /// A correct target, of which each test breaks something. Its lines are counted from 1.
 const CORRECT: &str = r#"[mqtt]
@@ -37,11 +40,7 @@ fn problems(text: &str) -> Vec<Problem> {
 #[track_caller]
 fn refused(from: &str, to: &str, line: usize, key: &str, words: &str) {
     assert!(CORRECT.contains(from), "{from:?} is not in the correct target");
-    let problems = problems(&CORRECT.replacen(from, to, 1));
-    let shown = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
-    assert_eq!(problems.len(), 1, "{shown}");
-    assert_eq!((problems[0].line, problems[0].key.as_str()), (line, key), "{shown}");
-    assert!(shown.contains(words), "no {words:?} in:\n{shown}");
+    the_only_problem(&problems(&CORRECT.replacen(from, to, 1)), line, key, words);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 
 /// The program under test, run at the top of the repository, without backtraces in its errors.
 pub fn fleetproof() -> Command {
@@ -25,6 +26,17 @@ pub fn fleetproof() -> Command {
 pub fn not_run(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "CI must be able to run this test: {why}");
     let _stderr_closed = writeln!(std::io::stderr(), "NOT RUN: {why}");
+}
+
+/// What a `result.json` says of one check.
+pub fn check<'a>(result: &'a Value, id: &str) -> &'a Value {
+    let checks = result["checks"].as_array().expect("checks");
+    checks.iter().find(|check| check["id"] == id).expect("every check of the catalogue has a result")
+}
+
+/// How it ended.
+pub fn outcome<'a>(result: &'a Value, id: &str) -> &'a str {
+    check(result, id)["outcome"]["is"].as_str().expect("an outcome")
 }
 
 /// Whether nothing is left of the run in `directory`: neither a file nor a process.

@@ -42,7 +42,12 @@ fn problems(text: &str, overrides: &[&str]) -> Vec<Problem> {
 #[track_caller]
 fn refused(from: &str, to: &str, line: usize, key: &str, words: &str) {
     assert!(CORRECT.contains(from), "{from:?} is not in the correct scenario");
-    let problems = problems(&CORRECT.replacen(from, to, 1), &[]);
+    the_only_problem(&problems(&CORRECT.replacen(from, to, 1), &[]), line, key, words);
+}
+
+/// There is exactly one problem: on this line, at this key, in these words.
+#[track_caller]
+pub(crate) fn the_only_problem(problems: &[Problem], line: usize, key: &str, words: &str) {
     let shown = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
     assert_eq!(problems.len(), 1, "{shown}");
     assert_eq!((problems[0].line, problems[0].key.as_str()), (line, key), "{shown}");

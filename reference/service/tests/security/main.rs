@@ -7,6 +7,7 @@
 mod broker;
 mod doors;
 mod lab;
+mod mosquitto;
 mod programs;
 mod rights;
 mod roles;
