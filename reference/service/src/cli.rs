@@ -11,8 +11,10 @@ use serde::de::DeserializeOwned;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    agent, bridge,
     config::{self, Checked},
     program::{chain, signals},
+    registry,
 };
 
 mod command;
@@ -65,24 +67,42 @@ enum LogFormat {
 }
 
 /// Told when the process has to end.
-pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs the registry, or what it can do instead: the whole of its `main`.
-pub fn registry_main<C, F>(name: &str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
-where
-    C: DeserializeOwned + Checked,
-    F: Future<Output = anyhow::Result<()>>,
-{
+/// The whole of `dmp-agent`.
+///
+/// Like the two below it is compiled here, once, with all that a program is: a binary that polled a program itself would
+/// compile it anew.
+#[must_use]
+pub fn agent() -> ExitCode {
+    let about = "Keeps the records of the devices on one RAE, and publishes their changes and snapshots to MQTT.";
+    main("dmp-agent", about, agent::run)
+}
+
+/// The whole of `dmp-bridge`.
+#[must_use]
+pub fn bridge() -> ExitCode {
+    let about = "Stores every message of a fleet from MQTT in Kafka, and publishes commands from Kafka to MQTT.";
+    main("dmp-bridge", about, bridge::run)
+}
+
+/// The whole of `dmp-registry`: the program, or what it can do instead of serving.
+#[must_use]
+pub fn registry() -> ExitCode {
+    let name = "dmp-registry";
     let Registry { arguments, instead } = Registry::parse();
     match instead {
         Some(Instead::Command(wanted)) => command::main(name, &wanted),
         Some(Instead::Migrate(wanted)) => migrate::main(name, &wanted),
-        None => run(name, &arguments, program),
+        None => run(name, &arguments, async |config: registry::Config, shutdown| {
+            let store = registry::open_store(&config).await?;
+            registry::run(config, store, registry::Faults::default(), shutdown).await
+        }),
     }
 }
 
-/// Runs a program, whose `--help` begins with `about`: the whole of a binary's `main`.
-pub fn main<C, F>(name: &str, about: &'static str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+/// Runs a program whose `--help` begins with `about`.
+fn main<C, F>(name: &str, about: &'static str, program: impl FnOnce(C, Shutdown) -> F) -> ExitCode
 where
     C: DeserializeOwned + Checked,
     F: Future<Output = anyhow::Result<()>>,
