@@ -124,7 +124,8 @@ fn environment(advertised: &str) -> [(&'static str, &str); 17] {
         // Scenarios may ask for a session timeout of a second; by default the broker refuses any below six.
         ("KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS", "1000"),
         ("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false"),
-        ("KAFKA_HEAP_OPTS", "-Xms256m -Xmx768m"),
+        // It lives for a minute or two, much of which the optimizing compiler would take, and never pay back.
+        ("KAFKA_HEAP_OPTS", "-Xms256m -Xmx768m -XX:TieredStopAtLevel=1"),
     ]
 }
 
