@@ -223,6 +223,37 @@ impl Scenario {
         })
     }
 
+    /// Number of processes of a part `at` from the begin of the load, whoever of them is down. A fault of that very moment
+    /// has not changed it yet.
+    #[must_use]
+    pub fn processes_at(&self, part: Part, at: Duration) -> u8 {
+        self.scaled(part).rfind(|&(from, _)| from < at).map_or(self.processes(part), |(_, to)| to)
+    }
+
+    /// Most processes of a part at any time.
+    #[must_use]
+    pub fn most_processes(&self, part: Part) -> u8 {
+        self.scaled(part).map(|(_, to)| to).fold(self.processes(part), u8::max)
+    }
+
+    /// Number of processes of a part before any fault.
+    fn processes(&self, part: Part) -> u8 {
+        match part {
+            Part::Bridge => self.pipeline.bridges,
+            Part::Registry => self.pipeline.registries,
+            Part::Consumer => 0,
+            Part::Baseline => self.pipeline.baseline.into(),
+        }
+    }
+
+    /// When a part gets how many processes.
+    fn scaled(&self, part: Part) -> impl DoubleEndedIterator<Item = (Duration, u8)> + '_ {
+        self.faults.iter().filter_map(move |fault| match fault.kind {
+            FaultKind::Scale { part: of, to } if of == part => Some((fault.at, to)),
+            _ => None,
+        })
+    }
+
     /// Whether only servers in containers can do what the scenario asks: each of these has a fault that says so.
     #[must_use]
     pub fn needs_containers(&self) -> bool {

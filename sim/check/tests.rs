@@ -863,6 +863,7 @@ fn signs() -> Vec<(&'static str, Act)> {
             story.enter(What::ProcessEnded { process: BRIDGE, meant: true });
         }),
         ("pause = { part = \"bridge\", lasts = \"1s\" }", acted),
+        ("scale = { part = \"registry\", to = 2 }", acted),
         ("stage_failure = { times = 3 }", |story| story.enter(What::StageRestarts(REGISTRY, 3))),
         ("restart = { part = \"kafka\", back_after = \"1s\" }", acted),
         ("full_disk = { part = \"broker\", lasts = \"1s\" }", acted),
