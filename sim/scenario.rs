@@ -180,6 +180,9 @@ pub struct Checks {
     pub repair_ratio: Option<f64>,
     /// What the comparison with the baseline must show.
     pub before_after: Option<BeforeAfter>,
+    /// After the number of processes changed: consumption is back at the rate of publication within this.
+    #[serde(serialize_with = "as_text")]
+    pub scaled_within: Duration,
 }
 
 /// What a comparison of the registries with the baseline consumer must show, beside a quiet lag of the registries and a

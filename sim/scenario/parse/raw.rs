@@ -103,6 +103,7 @@ pub(super) struct RawChecks {
     pub(super) command_p99: Field<AtMost<Length>>,
     pub(super) repair_ratio: Field<AtMost<Number>>,
     pub(super) before_after: Field<RawBeforeAfter>,
+    pub(super) scaled_within: Field<Length>,
 }
 
 #[derive(Debug, Deserialize)]
