@@ -78,7 +78,7 @@ const CATALOGUE: [(CheckId, &str, &str); 24] = [
     (
         CheckId::C24,
         "scale-out",
-        "after the number of bridges or registries changed, consumption is soon back at the rate of publication, and stays",
+        "after the number of bridges or registries changed, consumption is soon back at the rate of publication",
     ),
     (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
 ];

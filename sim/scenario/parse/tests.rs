@@ -341,6 +341,8 @@ fn a_number_of_processes_that_cannot_be_or_changes_nothing_is_refused_at_its_key
     one(&scale("bridge", "2"), "to", "bridges = 2 then: this fault would do nothing");
     one("scale = { part = \"registry\" }", "to", "missing");
     one("scale = { to = 2 }", "part", "part = \"bridge\" or \"registry\"");
+    let limit = "converged_within = \"20s\"\nscaled_within = \"5s\"";
+    refused("converged_within = \"20s\"", limit, 21, "checks.scaled_within", "from \"7s\"");
 }
 
 #[test]
