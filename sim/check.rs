@@ -33,6 +33,7 @@ mod provenance;
 mod reconstruction;
 mod repair_ratio;
 mod round_trip;
+mod scale_out;
 mod staleness;
 mod start_position;
 mod tally;
@@ -126,6 +127,7 @@ enum Check {
     RepairRatio(repair_ratio::RepairRatio),
     Reconstruction(Box<reconstruction::Reconstruction>),
     BeforeAfter(before_after::BeforeAfter),
+    ScaleOut(scale_out::ScaleOut),
     Generator(generator::Generator),
 }
 
@@ -211,6 +213,7 @@ impl Check {
             CheckId::C21 => Check::RepairRatio(repair_ratio::RepairRatio::new()),
             CheckId::C22 => Check::Reconstruction(Box::default()),
             CheckId::C23 => Check::BeforeAfter(before_after::BeforeAfter::new()),
+            CheckId::C24 => Check::ScaleOut(scale_out::ScaleOut::new()),
             CheckId::Generator => Check::Generator(generator::Generator::new()),
         }
     }
@@ -232,6 +235,7 @@ impl Check {
             Check::Lease(check) => check.observe(models, entry),
             Check::Presence(check) => check.observe(models, entry),
             Check::Reconstruction(check) => check.observe(models, entry),
+            Check::ScaleOut(check) => check.observe(models, entry),
             Check::Generator(check) => check.observe(models, entry),
             // These are judged from the models and the figures alone.
             Check::Acknowledged(_)
@@ -276,6 +280,7 @@ impl Check {
             Check::RepairRatio(check) => check.finish(models, figures),
             Check::Reconstruction(check) => check.finish(models),
             Check::BeforeAfter(check) => check.finish(models, figures),
+            Check::ScaleOut(check) => check.finish(models),
             Check::Generator(check) => check.finish(models, fates),
         }
     }

@@ -180,6 +180,9 @@ pub struct Checks {
     pub repair_ratio: Option<f64>,
     /// What the comparison with the baseline must show.
     pub before_after: Option<BeforeAfter>,
+    /// After the number of processes changed: consumption is back at the rate of publication within this.
+    #[serde(serialize_with = "as_text")]
+    pub scaled_within: Duration,
 }
 
 /// What a comparison of the registries with the baseline consumer must show, beside a quiet lag of the registries and a
@@ -219,6 +222,37 @@ impl Scenario {
     pub fn consumers(&self) -> impl Iterator<Item = (usize, ReadFrom)> + '_ {
         self.faults.iter().enumerate().filter_map(|(fault, Fault { kind, .. })| match *kind {
             FaultKind::NewConsumer { from } => Some((fault, from)),
+            _ => None,
+        })
+    }
+
+    /// Number of processes of a part `at` from the begin of the load, whoever of them is down. A fault of that very moment
+    /// has not changed it yet.
+    #[must_use]
+    pub fn processes_at(&self, part: Part, at: Duration) -> u8 {
+        self.scaled(part).rfind(|&(from, _)| from < at).map_or(self.processes(part), |(_, to)| to)
+    }
+
+    /// Most processes of a part at any time.
+    #[must_use]
+    pub fn most_processes(&self, part: Part) -> u8 {
+        self.scaled(part).map(|(_, to)| to).fold(self.processes(part), u8::max)
+    }
+
+    /// Number of processes of a part before any fault.
+    fn processes(&self, part: Part) -> u8 {
+        match part {
+            Part::Bridge => self.pipeline.bridges,
+            Part::Registry => self.pipeline.registries,
+            Part::Consumer => 0,
+            Part::Baseline => self.pipeline.baseline.into(),
+        }
+    }
+
+    /// When a part gets how many processes.
+    fn scaled(&self, part: Part) -> impl DoubleEndedIterator<Item = (Duration, u8)> + '_ {
+        self.faults.iter().filter_map(move |fault| match fault.kind {
+            FaultKind::Scale { part: of, to } if of == part => Some((fault.at, to)),
             _ => None,
         })
     }

@@ -288,7 +288,8 @@ impl Hook {
 }
 
 impl Subject {
-    fn key(self) -> &'static str {
+    /// Its name in a target's file.
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Subject::Part(Part::Bridge) => "bridge",
             Subject::Part(Part::Registry) => "registry",

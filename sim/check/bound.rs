@@ -116,6 +116,7 @@ fn holds_back(kind: &FaultKind) -> bool {
         | FaultKind::CommandDuplicates { .. }
         | FaultKind::LateCommands { .. }
         | FaultKind::NewConsumer { .. }
+        | FaultKind::Scale { .. }
         | FaultKind::StageFailure { .. } => false,
     }
 }

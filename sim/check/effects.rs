@@ -93,6 +93,7 @@ fn sign(kind: &FaultKind) -> Sign {
         FaultKind::CommandDuplicates { .. } => Sign::Tampered(Tampered::Doubled),
         FaultKind::LateCommands { .. } => Sign::Tampered(Tampered::Delayed),
         FaultKind::Pause { .. }
+        | FaultKind::Scale { .. }
         | FaultKind::Server(_)
         | FaultKind::WipeStore { .. }
         | FaultKind::NewConsumer { .. } => Sign::Told,

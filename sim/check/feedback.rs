@@ -188,7 +188,9 @@ impl FeedbackBounds {
 /// Whether partitions may change hands by it.
 fn moves_partitions(kind: &FaultKind) -> bool {
     match kind {
-        FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } => *part == Part::Registry,
+        FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } | FaultKind::Scale { part, .. } => {
+            *part == Part::Registry
+        }
         FaultKind::Server(fault) => fault.server() == Server::Kafka,
         _ => false,
     }
@@ -196,5 +198,5 @@ fn moves_partitions(kind: &FaultKind) -> bool {
 
 /// Requests that all registries together may send within a second: what each had saved, and what it gets meanwhile.
 fn budget(models: &Models) -> u64 {
-    2 * u64::from(models.scenario.pipeline.registries) * REQUESTS_PER_S
+    2 * u64::from(models.scenario.most_processes(Part::Registry)) * REQUESTS_PER_S
 }

@@ -142,7 +142,9 @@ impl Progress {
 /// Whether a fault can keep a partition from advancing.
 fn holds(scenario: &Scenario, fault: usize) -> bool {
     scenario.faults.get(fault).is_some_and(|fault| match fault.kind {
-        FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } => part == Part::Registry,
+        FaultKind::Kill { part, .. } | FaultKind::Pause { part, .. } | FaultKind::Scale { part, .. } => {
+            part == Part::Registry
+        }
         // What is in the log has left the broker behind.
         FaultKind::Server(ref fault) => fault.server() != Server::Broker,
         FaultKind::StageFailure { .. }

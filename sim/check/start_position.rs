@@ -122,5 +122,5 @@ fn stops_every_owner(scenario: &Scenario) -> bool {
         })
         .collect();
     let down = |index, at| kills.iter().any(|&(of, from, to)| of == index && from <= at && at < to);
-    kills.iter().any(|&(_, at, _)| (0..scenario.pipeline.registries).all(|index| down(index, at)))
+    kills.iter().any(|&(_, at, _)| (0..scenario.processes_at(Part::Registry, at)).all(|index| down(index, at)))
 }

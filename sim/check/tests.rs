@@ -3,6 +3,7 @@
 mod before_after;
 mod down;
 mod reconstruction;
+mod scale_out;
 mod story;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -36,7 +37,7 @@ fn a_healthy_run_passes_every_check_that_can_be_observed() {
     let story = Story::healthy();
     for result in story.results() {
         match result.id {
-            CheckId::C5b | CheckId::C16 | CheckId::C17 | CheckId::C21 | CheckId::C22 | CheckId::C23 => {
+            CheckId::C5b | CheckId::C16 | CheckId::C17 | CheckId::C21 | CheckId::C22 | CheckId::C23 | CheckId::C24 => {
                 assert!(matches!(result.outcome, Outcome::NotObservable(_)), "{result:?}")
             }
             _ => assert_eq!(result.outcome, Outcome::Pass, "{result:#?}"),
@@ -863,6 +864,7 @@ fn signs() -> Vec<(&'static str, Act)> {
             story.enter(What::ProcessEnded { process: BRIDGE, meant: true });
         }),
         ("pause = { part = \"bridge\", lasts = \"1s\" }", acted),
+        ("scale = { part = \"registry\", to = 2 }", acted),
         ("stage_failure = { times = 3 }", |story| story.enter(What::StageRestarts(REGISTRY, 3))),
         ("restart = { part = \"kafka\", back_after = \"1s\" }", acted),
         ("full_disk = { part = \"broker\", lasts = \"1s\" }", acted),

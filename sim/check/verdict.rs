@@ -63,6 +63,8 @@ pub enum CheckId {
     C22,
     /// Before and after: the comparison with the baseline.
     C23,
+    /// Scale-out.
+    C24,
     /// The generator kept its schedule and the harness its feet: else the run is invalid.
     Generator,
 }
@@ -73,7 +75,7 @@ pub enum CheckId {
 pub enum Class {
     /// C1 to C8, C15 and C16: an invariant.
     Safety,
-    /// C9 to C12 and C17 to C23: a promise.
+    /// C9 to C12 and C17 to C24: a promise.
     Liveness,
     /// About the harness itself.
     Validity,
@@ -148,7 +150,7 @@ fn seconds<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error
 
 impl CheckId {
     /// Every check, in the order of the catalogue.
-    pub const ALL: [CheckId; 23] = [
+    pub const ALL: [CheckId; 24] = [
         CheckId::C1,
         CheckId::C2,
         CheckId::C3,
@@ -171,6 +173,7 @@ impl CheckId {
         CheckId::C21,
         CheckId::C22,
         CheckId::C23,
+        CheckId::C24,
         CheckId::Generator,
     ];
 
@@ -200,6 +203,7 @@ impl CheckId {
             CheckId::C21 => "active repair",
             CheckId::C22 => "reconstruction",
             CheckId::C23 => "before and after",
+            CheckId::C24 => "scale-out",
             CheckId::Generator => "generator",
         }
     }
@@ -229,7 +233,8 @@ impl CheckId {
             | CheckId::C20
             | CheckId::C21
             | CheckId::C22
-            | CheckId::C23 => Class::Liveness,
+            | CheckId::C23
+            | CheckId::C24 => Class::Liveness,
             CheckId::Generator => Class::Validity,
         }
     }

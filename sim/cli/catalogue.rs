@@ -4,7 +4,7 @@ use super::Exit;
 use crate::check::verdict::CheckId;
 
 /// Every check in the order of the catalogue, with its name and what it promises.
-const CATALOGUE: [(CheckId, &str, &str); 23] = [
+const CATALOGUE: [(CheckId, &str, &str); 24] = [
     (
         CheckId::C1,
         "provenance",
@@ -75,6 +75,11 @@ const CATALOGUE: [(CheckId, &str, &str); 23] = [
         "before and after",
         "what a comparison with the baseline consumer, which does what not to do, must show; only where limits are set",
     ),
+    (
+        CheckId::C24,
+        "scale-out",
+        "after the number of bridges or registries changed, consumption is soon back at the rate of publication",
+    ),
     (CheckId::Generator, "generator", "the harness kept its own schedule and its feet; else the run is INVALID"),
 ];
 
@@ -86,7 +91,7 @@ Each check ends as
   not seen  this target cannot observe it
 
 A failed invariant (C1 to C8, C15, C16) makes the run FAIL whatever else happened. Then INVALID comes before a failed
-promise (C9 to C12, C17 to C23). Only a run in which every observable check passed is a PASS.
+promise (C9 to C12, C17 to C24). Only a run in which every observable check passed is a PASS.
 ";
 
 pub(super) fn print() -> Exit {

@@ -152,6 +152,7 @@ impl Tampering {
             | FaultKind::Disconnect { .. }
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
+            | FaultKind::Scale { .. }
             | FaultKind::StageFailure { .. }
             | FaultKind::Server(_)
             | FaultKind::ThrottledStore { .. }

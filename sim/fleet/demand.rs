@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plan::CANARY_PACE;
-use crate::scenario::{Canary, FaultKind, OldRae, Phase, Scenario};
+use crate::scenario::{Canary, FaultKind, OldRae, Part, Phase, Scenario};
 
 /// The most that a run asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Demand {
         let busiest = scenario.phases.iter().map(|phase| under_load(scenario, phase)).fold(0.0, f64::max);
         let crowd = scenario.faults.iter().map(|fault| at_once(scenario, &fault.kind)).fold(0.0, f64::max);
         let clients = scenario.phases.iter().filter_map(|phase| phase.canary.as_ref()).map(|canary| canary.clients);
-        let groups = u64::from(scenario.pipeline.shard_groups) + u64::from(scenario.pipeline.bridges);
+        let groups = u64::from(scenario.pipeline.shard_groups) + u64::from(scenario.most_processes(Part::Bridge));
         Demand {
             messages_per_s: connecting(scenario).max(busiest + crowd).ceil() as u64,
             connections: u64::from(scenario.fleet.raes)

@@ -6,7 +6,7 @@ use crate::{
     fleet::Demand,
     run::Target,
     scenario::{FaultKind, Part, Scenario, Server, ServerFault, quantity::show_whole},
-    target::Deployment,
+    target::{Deployment, Subject},
 };
 
 /// What a deployment shows beside its log, committed offsets and rows.
@@ -43,10 +43,15 @@ pub(super) fn can(deployment: &Deployment, fault: &FaultKind) -> Result<(), Stri
         {
             Err("it needs a registry that is brought: [bring] registry = true".to_owned())
         }
+        FaultKind::Scale { part, .. } if !deployment.bring.has(part) => {
+            let part = Subject::Part(part).key();
+            Err(format!("it needs a {part} that is brought: [bring] {part} = true"))
+        }
         FaultKind::WipeStore { .. } => Err("a store that is somebody's is never wiped".to_owned()),
         FaultKind::NewConsumer { .. } => Err("it needs a second store, and there is one".to_owned()),
         FaultKind::Kill { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Scale { .. }
         | FaultKind::StageFailure { .. }
         | FaultKind::ThrottledStore { .. }
         | FaultKind::SlowStore { .. }
@@ -165,6 +170,7 @@ mod tests {
         let both = "[bring]\nbridge = true\nregistry = true\n";
         for text in [
             "kill = { part = \"bridge\", back_after = \"1s\" }",
+            "scale = { part = \"registry\", to = 2 }",
             "slow_store = { delay = \"1ms\", lasts = \"1s\" }",
             "cut_link = { lasts = \"1s\" }",
             "slow_link = { delay = \"1ms\", lasts = \"1s\" }",
@@ -174,6 +180,9 @@ mod tests {
             assert_eq!(Hooked::of(&deployment(both), &fault), None, "{text}");
             assert!(can(&deployment(""), &fault).is_err(), "{text}");
         }
+        let scale = fault("scale = { part = \"registry\", to = 2 }");
+        let refused = can(&deployment("[bring]\nbridge = true\n"), &scale).expect_err("the registry is somebody's");
+        assert!(refused.ends_with("[bring] registry = true"), "{refused}");
         let mut over_tls = deployment(both);
         over_tls.mqtt.bridge_door.tls = true;
         let slow = fault("slow_link = { delay = \"1ms\", lasts = \"1s\" }");

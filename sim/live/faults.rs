@@ -1,5 +1,6 @@
 //! Carries faults out: begins them, and ends what they hold.
 
+mod scale;
 mod server;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use super::{
     process::Processes,
     proxy::Traffic,
     rae::Order,
-    stack::Stack,
+    stack::{Settings, Stack},
 };
 use crate::{
     fleet::plan::{Plan, power_off_after},
@@ -43,6 +44,25 @@ pub(super) struct World<'a> {
     pub(super) primary: &'a Primary,
     pub(super) observers: &'a mut JoinSet<()>,
     pub(super) fleet: &'a Fleet,
+}
+
+impl World<'_> {
+    /// When a fault is over, from the begin of the load.
+    fn end_of(&self, fault: usize) -> Duration {
+        let fault = &self.scenario.faults[fault];
+        fault.at + fault.kind.lasts()
+    }
+
+    /// Starts a process in mid-run; a registry is given the limits of its store that hold `now`.
+    async fn start(&mut self, process: Process, settings: Settings, now: Duration) -> anyhow::Result<()> {
+        self.processes.start(process, &self.target.child(process, self.scenario, settings)).await?;
+        if process.part == Part::Registry {
+            for order in limits_at(&self.scenario.faults, now) {
+                self.processes.order(process, &order).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether a fault is over.
@@ -111,6 +131,7 @@ impl Breaker {
                 world.journal.enter(What::FaultActed { fault, times: 1 }).await;
                 self.read_soon(part, &world);
             }
+            FaultKind::Scale { part, to } => scale::scale(fault, part, to, world).await?,
             FaultKind::StageFailure { index, times } => {
                 let process = Process { part: Part::Registry, index };
                 world.processes.order(process, &ChildOrder::PanicWriter(times)).await?;
@@ -128,19 +149,15 @@ impl Breaker {
     }
 
     /// Ends fault number `fault`.
-    pub(super) async fn end(&mut self, fault: usize, world: World<'_>) -> anyhow::Result<Ended> {
+    pub(super) async fn end(&mut self, fault: usize, mut world: World<'_>) -> anyhow::Result<Ended> {
         if world.target.by_hooks(&world.scenario.faults[fault].kind).is_some() {
             return Ok(self.end_by_hook(fault, &world));
         }
         match world.scenario.faults[fault].kind {
             FaultKind::Kill { part, index, .. } => {
-                let process = Process { part, index };
-                let ended = &world.scenario.faults[fault];
-                let repair = world.scenario.repairs_at(ended.at + ended.kind.lasts());
-                let config = world.target.child(process, world.scenario, repair);
-                world.processes.start(process, &config).await?;
-                // A registry is started without the limits of faults that still hold: they are given again.
-                reapply(fault, world).await?;
+                let now = world.end_of(fault);
+                let settings = Settings::at(world.scenario, now);
+                world.start(Process { part, index }, settings, now).await?;
             }
             FaultKind::Pause { part, index, .. } => world.processes.resume(Process { part, index })?,
             FaultKind::Server(ref kind) => return self.end_server(fault, kind, &world).await,
@@ -163,6 +180,7 @@ impl Breaker {
             | FaultKind::Move { .. }
             | FaultKind::Flapping { .. }
             | FaultKind::Disconnect { .. }
+            | FaultKind::Scale { .. }
             | FaultKind::StageFailure { .. }
             | FaultKind::NewConsumer { .. } => {}
         }
@@ -217,7 +235,8 @@ async fn order_writers(world: World<'_>, order: &ChildOrder) -> anyhow::Result<(
 
 /// Kills all registries and takes their store and their group away.
 async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
-    for index in 0..world.scenario.pipeline.registries {
+    let registries = world.scenario.processes_at(Part::Registry, world.scenario.faults[fault].at);
+    for index in 0..registries {
         world.processes.kill(Process { part: Part::Registry, index }).await?;
     }
     world.target.renew().await?;
@@ -227,16 +246,11 @@ async fn wipe_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
 }
 
 /// Starts all registries again, as a new group with an empty store.
-async fn renew_store(fault: usize, world: World<'_>) -> anyhow::Result<()> {
-    let ended = &world.scenario.faults[fault];
-    let now = ended.at + ended.kind.lasts();
-    let (limits, repair) = (limits_at(&world.scenario.faults, now).collect::<Vec<_>>(), world.scenario.repairs_at(now));
-    for index in 0..world.scenario.pipeline.registries {
-        let process = Process { part: Part::Registry, index };
-        world.processes.start(process, &world.target.child(process, world.scenario, repair)).await?;
-        for order in &limits {
-            world.processes.order(process, order).await?;
-        }
+async fn renew_store(fault: usize, mut world: World<'_>) -> anyhow::Result<()> {
+    let now = world.end_of(fault);
+    let settings = Settings::at(world.scenario, now);
+    for index in 0..world.scenario.processes_at(Part::Registry, now) {
+        world.start(Process { part: Part::Registry, index }, settings, now).await?;
     }
     world.primary.back(Incarnation::open(world.target, world.scenario, world.plan).await?).await;
     Ok(())
@@ -248,23 +262,14 @@ async fn start_consumer(fault: usize, world: World<'_>) -> anyhow::Result<()> {
     let consumer = u8::try_from(place)?;
     let process = Process { part: Part::Consumer, index: consumer };
     world.target.make_consumer_store(consumer).await?;
-    world.processes.start(process, &world.target.child(process, world.scenario, false)).await?;
+    let settings = Settings::at(world.scenario, world.scenario.faults[fault].at);
+    world.processes.start(process, &world.target.child(process, world.scenario, settings)).await?;
     let group = Stack::consumer_group(consumer).into();
     world.journal.enter(What::ConsumerStarted { consumer, group }).await;
     world.journal.enter(What::FaultActed { fault, times: 1 }).await;
     let url = world.target.consumer_store(consumer).full_url().context("parsing the URL of its store")?;
     let store = Database::open(&url, store::Access::Read).await.context("opening its store for reading")?;
     world.observers.spawn(observe::consumer::watch(consumer, store, world.clock.clone(), world.journal.clone()));
-    Ok(())
-}
-
-/// Gives a registry that was started in mid-run the limits that hold then.
-async fn reapply(fault: usize, world: World<'_>) -> anyhow::Result<()> {
-    let ended = &world.scenario.faults[fault];
-    let FaultKind::Kill { part: Part::Registry, index, .. } = ended.kind else { return Ok(()) };
-    for order in limits_at(&world.scenario.faults, ended.at + ended.kind.lasts()) {
-        world.processes.order(Process { part: Part::Registry, index }, &order).await?;
-    }
     Ok(())
 }
 
@@ -299,6 +304,7 @@ fn limit(kind: &FaultKind) -> Option<ChildOrder> {
         | FaultKind::Disconnect { .. }
         | FaultKind::Kill { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Scale { .. }
         | FaultKind::StageFailure { .. }
         | FaultKind::Server(_)
         | FaultKind::WipeStore { .. }

@@ -203,13 +203,19 @@ impl Processes {
 
     /// Lets a child drain and end, and starts it with another configuration.
     pub(super) async fn restart(&mut self, process: Process, config: &ChildConfig) -> anyhow::Result<()> {
+        self.end(process).await?;
+        self.start(process, config).await
+    }
+
+    /// Lets a child drain and end; returns once it is gone.
+    pub(super) async fn end(&mut self, process: Process) -> anyhow::Result<()> {
         self.alive(process)?.meant.store(true, Ordering::Relaxed);
         self.order(process, &ChildOrder::Stop).await?;
         if let Some(running) = self.running.remove(&process) {
             let ended = tokio::time::timeout(STOP_WITHIN, running.ended).await;
             ended.with_context(|| format!("{} did not stop within {STOP_WITHIN:?}", name(process)))??;
         }
-        self.start(process, config).await
+        Ok(())
     }
 
     /// SIGSTOP; returns once the kernel shows it as stopped.
@@ -463,6 +469,15 @@ mod tests {
             assert_eq!(error.to_string(), "registry-0 is not running: another fault has taken it down");
         }
         processes.order_running(Part::Registry, &ChildOrder::Delay(5)).await.expect("nobody is there to take it");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_told_to_end_is_waited_for_and_was_meant_to() {
+        let (mut processes, mut entries) = with_child("read order; test \"$order\" = '\"stop\"'");
+        processes.end(REGISTRY).await.expect("it ends");
+        let ended = entries.recv().await.expect("told").what;
+        assert!(matches!(ended, What::ProcessEnded { process: REGISTRY, meant: true }), "{ended:?}");
+        assert!(processes.end(REGISTRY).await.expect_err("it is gone").is::<NotRunning>());
     }
 
     #[tokio::test]

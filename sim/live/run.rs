@@ -33,7 +33,7 @@ use super::{
     primary::{Incarnation, Primary},
     process::{NotRunning, Processes},
     proxy::{Observed, Wire},
-    stack::{Stack, shows},
+    stack::{Settings, Stack, shows},
 };
 use crate::{
     check,
@@ -168,8 +168,9 @@ impl Run {
         let mut processes =
             Processes::new(options.binary.clone(), target.directory(), logs, options.sabotage.clone(), journal.clone())
                 .with_secrets(target.secrets());
+        let settings = Settings::at(&scenario, Duration::ZERO);
         for process in target.processes(&scenario) {
-            processes.start(process, &target.child(process, &scenario, scenario.repairs_at(Duration::ZERO))).await?;
+            processes.start(process, &target.child(process, &scenario, settings)).await?;
         }
         if target.is_deployed() {
             // They begin at the end of the log, and must be there before the fleet says anything.
@@ -351,7 +352,7 @@ impl Run {
                     self.journal.enter_at(entered, What::Phase { name, stage: Stage::Load }).await;
                     let wanted = self.scenario.phases[index].repair;
                     if std::mem::replace(&mut repair, wanted) != wanted {
-                        self.restart_registries(wanted).await?;
+                        self.restart_registries(at).await?;
                     }
                 }
                 Step::Edge(edge) => self.edge(&mut breaker, edge, fleet).await?,
@@ -381,10 +382,10 @@ impl Run {
     }
 
     /// Whether gaps are repaired is a setting of the registries: they drain, end, and start with the other one.
-    async fn restart_registries(&mut self, repair: bool) -> anyhow::Result<()> {
-        for index in 0..self.scenario.pipeline.registries {
+    async fn restart_registries(&mut self, at: Duration) -> anyhow::Result<()> {
+        for index in 0..self.scenario.processes_at(Part::Registry, at) {
             let process = Process { part: Part::Registry, index };
-            let config = self.target.child(process, &self.scenario, repair);
+            let config = self.target.child(process, &self.scenario, Settings::at(&self.scenario, at));
             self.processes.restart(process, &config).await?;
         }
         Ok(())

@@ -36,6 +36,7 @@ use crate::{
     target::{Observe, Topics},
 };
 
+pub(super) use children::Settings;
 pub(super) use servers::Topic;
 
 /// Connection attempts of the fleet at a time: the embedded broker's listen backlog of 128 takes no more than about 80.

@@ -7,7 +7,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{clock::RunClock, disk, journal::Journal, process::Processes, proxy::Observed, stack::Stack};
+use super::{
+    clock::RunClock,
+    disk,
+    journal::Journal,
+    process::Processes,
+    proxy::Observed,
+    stack::{Settings, Stack},
+};
 use crate::{
     history::{Entry, What},
     run::{RunError, Target},
@@ -85,8 +92,9 @@ impl Pipeline {
         let (tell, ended) = oneshot::channel();
         let taken = tokio::spawn(take(observed, entries, tell));
         let mut processes = Processes::new(binary, stack.directory(), &logs, None, journal);
+        let settings = Settings { bridges: scenario.pipeline.bridges, repair: scenario.pipeline.repair };
         for process in stack.processes(scenario).into_iter().filter(|_| parts) {
-            processes.start(process, &stack.child(process, scenario, scenario.pipeline.repair)).await?;
+            processes.start(process, &stack.child(process, scenario, settings)).await?;
         }
         // What is published before a bridge has subscribed reaches nobody.
         processes.all_work().await?;

@@ -168,6 +168,13 @@ pub enum FaultKind {
         #[serde(serialize_with = "as_text")]
         lasts: Duration,
     },
+    /// From then on there are so many processes of a part: others are started, or told to drain and end.
+    Scale {
+        /// Which part.
+        part: Part,
+        /// How many there are from then on.
+        to: u8,
+    },
     /// The writer stage of a registry panics inside its process.
     StageFailure {
         /// Which registry process, from 0.
@@ -311,7 +318,10 @@ impl FaultKind {
             FaultKind::ClockStep { lasts, .. } => lasts.unwrap_or_default(),
             FaultKind::Move { over, back_after, .. } => *over + back_after.unwrap_or_default(),
             FaultKind::Server(fault) => fault.lasts(),
-            FaultKind::StageFailure { .. } | FaultKind::Gone { .. } | FaultKind::NewConsumer { .. } => Duration::ZERO,
+            FaultKind::StageFailure { .. }
+            | FaultKind::Gone { .. }
+            | FaultKind::Scale { .. }
+            | FaultKind::NewConsumer { .. } => Duration::ZERO,
         }
     }
 
@@ -333,6 +343,7 @@ impl FaultKind {
             | FaultKind::Disconnect { .. }
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
+            | FaultKind::Scale { .. }
             | FaultKind::StageFailure { .. }
             | FaultKind::Server(_)
             | FaultKind::ThrottledStore { .. }
@@ -364,6 +375,7 @@ impl FaultKind {
             | FaultKind::Disconnect { .. }
             | FaultKind::Kill { .. }
             | FaultKind::Pause { .. }
+            | FaultKind::Scale { .. }
             | FaultKind::StageFailure { .. }
             | FaultKind::Server(_)
             | FaultKind::ThrottledStore { .. }
@@ -401,6 +413,7 @@ impl FaultKind {
             FaultKind::Disconnect { .. } => "disconnect",
             FaultKind::Kill { .. } => "kill",
             FaultKind::Pause { .. } => "pause",
+            FaultKind::Scale { .. } => "scale",
             FaultKind::StageFailure { .. } => "stage_failure",
             FaultKind::Server(fault) => fault.key(),
             FaultKind::ThrottledStore { .. } => "throttled_store",

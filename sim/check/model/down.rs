@@ -347,10 +347,13 @@ fn is_tampered(life: &CommandLife) -> bool {
 /// Whether commands wait while the fault holds.
 fn holds_the_way_down(kind: &FaultKind) -> bool {
     match kind {
-        FaultKind::Kill { part: Part::Bridge, .. } | FaultKind::Pause { part: Part::Bridge, .. } => true,
+        FaultKind::Kill { part: Part::Bridge, .. }
+        | FaultKind::Pause { part: Part::Bridge, .. }
+        | FaultKind::Scale { part: Part::Bridge, .. } => true,
         FaultKind::Server(fault) => fault.server() != Server::Store,
         FaultKind::Kill { part: Part::Registry | Part::Consumer | Part::Baseline, .. }
         | FaultKind::Pause { part: Part::Registry | Part::Consumer | Part::Baseline, .. }
+        | FaultKind::Scale { part: Part::Registry | Part::Consumer | Part::Baseline, .. }
         | FaultKind::MissedUpdates { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }

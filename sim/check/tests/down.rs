@@ -31,7 +31,8 @@ const RAE: RaeIndex = RaeIndex(0);
 fn begun(more: &str) -> Story {
     let commands = "[[command]]\nat = \"1s\"\nkind = \"set\"\ncount = 1\nover = \"1s\"\nexpires_after = \"4s\"\n";
     let limit = "command_p99 = { at_most = \"250ms\" }\n";
-    Story::begun_of(&format!("{QUIET}{limit}{commands}{more}"))
+    let text = QUIET.replace("[pipeline]", "[pipeline]\nshard_groups = 2");
+    Story::begun_of(&format!("{text}{limit}{commands}{more}"))
 }
 
 impl Story {
@@ -216,9 +217,11 @@ fn a_reply_to_a_command_that_was_never_taken_fails_if_it_says_ok_and_is_a_refusa
 
 #[test]
 fn a_command_to_a_living_session_that_is_not_executed_fails_unless_something_kept_it() {
-    const KILLED: &str = "[[fault]]\nat = \"2s\"\nkill = { part = \"bridge\", back_after = \"1s\" }\n";
+    const FAULTS: &str = "[[fault]]\nat = \"2s\"\nkill = { part = \"bridge\", back_after = \"1s\" }\n\
+                          [[fault]]\nat = \"4s\"\nscale = { part = \"bridge\", to = 2 }\n\
+                          [[fault]]\nat = \"5s\"\nscale = { part = \"registry\", to = 2 }\n";
     let refused = |kept: fn(&mut Story)| {
-        let mut story = begun(KILLED);
+        let mut story = begun(FAULTS);
         story.issue(Addressee::Living);
         kept(&mut story);
         story.down(1, Down::Refused { rae: RAE, id: Some(ID), reason: "busy", replied: true });
@@ -232,6 +235,8 @@ fn a_command_to_a_living_session_that_is_not_executed_fails_unless_something_kep
     refused(|story| story.down(1, Down::Tampered { rae: RAE, id: ID, how: Tampered::Delayed }))
         .passes_check(CheckId::C16);
     refused(|story| story.enter(What::FaultBegan(0))).passes_check(CheckId::C16);
+    refused(|story| story.enter(What::FaultBegan(1))).passes_check(CheckId::C16);
+    refused(|story| story.enter(What::FaultBegan(2))).fails_check(CheckId::C16, unexecuted);
     // Another session took the place of the one that the command was for.
     refused(|story| {
         let mut opening = story.snapshot(FIRST, 0).publish;

@@ -17,12 +17,28 @@ const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Group and store of the baseline consumer.
 pub(super) const BASELINE: &str = "baseline";
 
+/// What faults and phases change of the pipeline's settings.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::live) struct Settings {
+    /// Bridge processes, which divide the shard groups among themselves.
+    pub(in crate::live) bridges: u8,
+    /// Whether registries are to repair gaps.
+    pub(in crate::live) repair: bool,
+}
+
+impl Settings {
+    /// Those of a scenario, `at` from the begin of the load.
+    pub(in crate::live) fn at(scenario: &Scenario, at: Duration) -> Settings {
+        Settings { bridges: scenario.processes_at(Part::Bridge, at), repair: scenario.repairs_at(at) }
+    }
+}
+
 impl Stack {
-    /// The configuration of a bridge or registry; `repair` tells whether a registry is to repair gaps.
-    pub(in crate::live) fn child(&self, process: Process, scenario: &Scenario, repair: bool) -> ChildConfig {
+    /// The configuration of a bridge or registry.
+    pub(in crate::live) fn child(&self, process: Process, scenario: &Scenario, settings: Settings) -> ChildConfig {
         match process.part {
-            Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, scenario)),
-            Part::Registry => ChildConfig::Registry(self.registry(scenario, repair)),
+            Part::Bridge => ChildConfig::Bridge(self.bridge(process.index, settings.bridges, scenario)),
+            Part::Registry => ChildConfig::Registry(self.registry(scenario, settings.repair)),
             Part::Consumer => ChildConfig::Registry(self.consumer(process.index, scenario)),
             Part::Baseline => ChildConfig::Baseline(self.baseline(scenario)),
         }
@@ -48,14 +64,15 @@ impl Stack {
         self.registry(scenario, false).group
     }
 
-    fn bridge(&self, index: u8, scenario: &Scenario) -> bridge::Config {
+    /// Bridge number `index` of so many.
+    fn bridge(&self, index: u8, bridges: u8, scenario: &Scenario) -> bridge::Config {
         let pipeline = &scenario.pipeline;
         let proxy = self.proxy.as_ref().map(Proxy::endpoint);
         let mqtt = match &self.servers {
             Servers::Deployed(deployed) => deployed.bridge_mqtt(proxy),
             _ => config::Mqtt::at(proxy.unwrap_or(&self.servers.bridges_mqtt()).address()),
         };
-        let serve = (0..pipeline.shard_groups).filter(|group| group % pipeline.bridges == index).collect();
+        let serve = (0..pipeline.shard_groups).filter(|group| group % bridges == index).collect();
         bridge::Config {
             id: format!("bridge-{index}"),
             window: pipeline.bridge_window as usize,

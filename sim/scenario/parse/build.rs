@@ -261,6 +261,7 @@ fn checks(builder: &mut Builder<'_>, raw: Field<RawChecks>) -> Checks {
         command_p99: builder.at_most_length(&table, "command_p99", raw.command_p99, times),
         repair_ratio: builder.at_most_number(&table, "repair_ratio", raw.repair_ratio, 0.0..=1.0),
         before_after: raw.before_after.map(|raw| before_after(builder, &table, raw)),
+        scaled_within: builder.length(&table, "scaled_within", raw.scaled_within, 7 * SECOND..=DAY, 10 * SECOND),
     }
 }
 

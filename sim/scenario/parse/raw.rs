@@ -12,7 +12,7 @@ use serde::{
 use toml::Spanned;
 
 use crate::scenario::{
-    Addressee, Ask, OldRae, PoisonKind, ReadFrom, Server,
+    Addressee, Ask, OldRae, Part, PoisonKind, ReadFrom, Server,
     quantity::{A_DURATION, A_SHIFT, A_SIZE, Shift, parse_duration, parse_shift, parse_size},
 };
 
@@ -103,6 +103,7 @@ pub(super) struct RawChecks {
     pub(super) command_p99: Field<AtMost<Length>>,
     pub(super) repair_ratio: Field<AtMost<Number>>,
     pub(super) before_after: Field<RawBeforeAfter>,
+    pub(super) scaled_within: Field<Length>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -141,6 +142,7 @@ pub(super) struct RawFault {
     pub(super) disconnect: Field<ShareLasts>,
     pub(super) kill: Field<RawKill>,
     pub(super) pause: Field<RawPause>,
+    pub(super) scale: Field<RawScale>,
     pub(super) stage_failure: Field<RawStageFailure>,
     pub(super) restart: Field<RawRestart>,
     pub(super) full_disk: Field<RawFullDisk>,
@@ -282,6 +284,13 @@ pub(super) struct RawPause {
     pub(super) part: Field<RawPart>,
     pub(super) index: Field<Whole>,
     pub(super) lasts: Field<Length>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawScale {
+    pub(super) part: Field<Part>,
+    pub(super) to: Field<Whole>,
 }
 
 #[derive(Debug, Deserialize)]

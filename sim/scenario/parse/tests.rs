@@ -329,6 +329,54 @@ fn two_faults_that_take_the_same_process_down_at_a_time_are_refused_at_the_later
 }
 
 #[test]
+fn a_number_of_processes_that_cannot_be_or_changes_nothing_is_refused_at_its_key() {
+    let scale = |part: &str, to: &str| format!("scale = {{ part = {part:?}, to = {to} }}");
+    let one = |fault: &str, key: &str, words: &str| refused(KILL, fault, 18, &format!("fault[0].scale.{key}"), words);
+    one(&scale("registry", "0"), "to", "from 1 to 16");
+    one(&scale("bridge", "0"), "to", "from 1 to 16");
+    one(&scale("registry", "17"), "to", "from 1 to 16");
+    one(&scale("bridge", "3"), "to", "only 2 shard_groups");
+    one(&scale("kafka", "2"), "part", "known are `bridge`, `registry`");
+    one(&scale("registry", "1"), "to", "registries = 1 then: this fault would do nothing");
+    one(&scale("bridge", "2"), "to", "bridges = 2 then: this fault would do nothing");
+    one("scale = { part = \"registry\" }", "to", "missing");
+    one("scale = { to = 2 }", "part", "part = \"bridge\" or \"registry\"");
+    let limit = "converged_within = \"20s\"\nscaled_within = \"5s\"";
+    refused("converged_within = \"20s\"", limit, 21, "checks.scaled_within", "from \"7s\"");
+}
+
+#[test]
+fn a_fault_names_a_process_that_is_there_at_its_time() {
+    let (more, fewer) = ("scale = { part = \"registry\", to = 3 }", "scale = { part = \"registry\", to = 2 }");
+    let third = "kill = { part = \"registry\", index = 2, back_after = \"2s\" }";
+    let with = |faults: &[(&str, &str)]| {
+        let faults: String = faults.iter().map(|(at, kind)| format!("[[fault]]\nat = {at:?}\n{kind}\n")).collect();
+        Scenario::from_text("test", &CORRECT.replace("[checks]", &format!("{faults}[checks]")), &[], None)
+    };
+    let scenario = with(&[("8s", fewer), ("1s", more), ("6s", third)]).unwrap_or_else(|error| panic!("{error}"));
+    let counts = [0, 1, 2, 8, 9].map(|at| scenario.processes_at(Part::Registry, Duration::from_secs(at)));
+    assert_eq!((counts, scenario.most_processes(Part::Registry)), ([1, 1, 3, 3, 2], 3));
+    assert_eq!(scenario.processes_at(Part::Bridge, Duration::from_secs(9)), 2);
+    let early = format!("[[fault]]\nat = \"1s\"\n{third}\n[[fault]]\nat = \"6s\"\n{more}\n[checks]");
+    refused("[checks]", &early, 21, "fault[1].kill.index", "registries = 1, counted from 0");
+    let late = "[[fault]]\nat = \"1s\"\nscale = { part = \"bridge\", to = 1 }\n[checks]";
+    refused("[checks]", late, 18, "fault[0].kill.index", "bridges = 1, counted from 0");
+}
+
+#[test]
+fn processes_are_not_scaled_while_another_fault_holds_one_of_them() {
+    let scale = "scale = { part = \"registry\", to = 2 }";
+    contradicts(("5s", KILL_REGISTRY), ("6s", scale), "fault[2].scale", "what fault[1] (`kill`) holds");
+    contradicts(("6s", scale), ("5s", PAUSE), "fault[2].pause", "what fault[1] (`scale`) holds");
+    contradicts(("5s", scale), ("5s", KILL_REGISTRY), "fault[2].kill", "holds at that time");
+    contradicts(("5s", "wipe_store = { back_after = \"2s\" }"), ("6s", scale), "fault[2].scale", "holds at that time");
+    contradicts(("5s", scale), ("5s", FAILS), "fault[2].stage_failure", "no stage fails in a process");
+    let after = two_faults(("4s", KILL_REGISTRY), ("6s", scale));
+    let scenario = Scenario::from_text("test", &CORRECT.replacen("[checks]", &after, 1), &[], None);
+    scenario.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
 fn a_stage_failure_in_a_registry_that_is_down_is_refused_at_the_later_one() {
     for down in [KILL_REGISTRY, PAUSE] {
         for at in ["5s", "6s", "6999ms"] {

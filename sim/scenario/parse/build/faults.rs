@@ -1,7 +1,12 @@
 //! The faults of a scenario: one kind each, possible with this fleet and pipeline, over before the load is, and none that
 //! holds what another one holds, or needs, at that time.
 
-use std::{ops::RangeInclusive, time::Duration};
+mod counts;
+
+use std::{
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
 use dmp_core::core::Qos;
 use toml::Spanned;
@@ -16,7 +21,7 @@ use crate::scenario::{
         moment::parse_moment,
         raw::{
             Field, Number, RawClockDrift, RawClockStep, RawFault, RawFullDisk, RawLink, RawMove, RawPart, RawRestart,
-            RawSlowLink, ShareDelayLasts, ShareLasts, Whole,
+            RawScale, RawSlowLink, ShareDelayLasts, ShareLasts, Whole,
         },
     },
     quantity::{Shift, show_duration},
@@ -40,25 +45,35 @@ const STAGE_FAILURES: RangeInclusive<u64> = 1..=7;
 /// New consumers in one run: each is a process and a store, beside what is measured.
 const CONSUMERS: usize = 4;
 
+/// A fault, and where it stands.
+#[derive(Debug)]
+struct Placed {
+    /// Its number in the file.
+    number: usize,
+    table: Table,
+    /// Where it says which process, or how many there are to be.
+    processes: Option<Range<usize>>,
+    fault: Fault,
+}
+
 /// The faults in order of time.
 pub(super) fn faults(builder: &mut Builder<'_>, raw: Vec<Spanned<RawFault>>, scenario: &Scenario) -> Vec<Fault> {
-    let mut faults: Vec<(usize, Table, Fault)> = Vec::new();
-    for (index, raw) in raw.into_iter().enumerate() {
-        let table = Table::new(format!("fault[{index}]"), raw.span());
-        if let Some(fault) = fault(builder, &table, raw.into_inner(), scenario) {
-            faults.push((index, table, fault));
-        }
+    let mut faults = Vec::new();
+    for (number, raw) in raw.into_iter().enumerate() {
+        let table = Table::new(format!("fault[{number}]"), raw.span());
+        faults.extend(fault(builder, number, table, raw.into_inner(), scenario));
     }
     refuse_contradictions(builder, &faults);
     refuse_consumers(builder, &faults);
-    let mut faults: Vec<_> = faults.into_iter().map(|(_, _, fault)| fault).collect();
+    counts::refuse(builder, &faults, &scenario.pipeline);
+    let mut faults: Vec<_> = faults.into_iter().map(|placed| placed.fault).collect();
     faults.sort_by_key(|fault| fault.at);
     faults
 }
 
-fn refuse_consumers(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)]) {
-    let consumers = faults.iter().filter(|(.., fault)| matches!(fault.kind, FaultKind::NewConsumer { .. }));
-    for (_, table, _) in consumers.skip(CONSUMERS) {
+fn refuse_consumers(builder: &mut Builder<'_>, faults: &[Placed]) {
+    let consumers = faults.iter().filter(|placed| matches!(placed.fault.kind, FaultKind::NewConsumer { .. }));
+    for Placed { table, .. } in consumers.skip(CONSUMERS) {
         let what = format!("more than {CONSUMERS} new consumers");
         builder.refuse(
             table.span(),
@@ -69,10 +84,16 @@ fn refuse_consumers(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)])
     }
 }
 
-fn fault(builder: &mut Builder<'_>, table: &Table, mut raw: RawFault, scenario: &Scenario) -> Option<Fault> {
+fn fault(
+    builder: &mut Builder<'_>,
+    number: usize,
+    table: Table,
+    mut raw: RawFault,
+    scenario: &Scenario,
+) -> Option<Placed> {
     let at = raw.at.take();
-    let kind = kind(builder, table, raw, scenario);
-    let at = builder.required(table, "at", at, "say when, such as at = \"burst + 5s\"")?;
+    let kind = kind(builder, &table, raw, scenario);
+    let at = builder.required(&table, "at", at, "say when, such as at = \"burst + 5s\"")?;
     if !builder.is_sound("phase") {
         // What a moment means depends on the phases.
         return None;
@@ -85,7 +106,7 @@ fn fault(builder: &mut Builder<'_>, table: &Table, mut raw: RawFault, scenario: 
             return None;
         }
     };
-    let kind = kind?;
+    let (kind, processes) = kind?;
     let (ends, load) = (at + kind.lasts(), scenario.load());
     if ends > load {
         let [at, ends, load] = [at, ends, load].map(show_duration);
@@ -93,14 +114,19 @@ fn fault(builder: &mut Builder<'_>, table: &Table, mut raw: RawFault, scenario: 
         let help = "every fault is over when the last phase is: begin it earlier, shorten it, or lengthen a phase";
         builder.refuse(span, table.key("at"), what, help);
     }
-    Some(Fault { at, at_text, kind })
+    Some(Placed { number, table, processes, fault: Fault { at, at_text, kind } })
 }
 
-/// The one kind that is given.
-fn kind(builder: &mut Builder<'_>, table: &Table, raw: RawFault, scenario: &Scenario) -> Option<FaultKind> {
-    let mut reader = Reader { builder, fault: table, scenario, found: Vec::new() };
+/// The one kind that is given, and where it says which process, or how many.
+fn kind(
+    builder: &mut Builder<'_>,
+    table: &Table,
+    raw: RawFault,
+    scenario: &Scenario,
+) -> Option<(FaultKind, Option<Range<usize>>)> {
+    let mut reader = Reader { builder, fault: table, scenario, processes: None, found: Vec::new() };
     reader.read(raw);
-    let mut found = reader.found;
+    let (mut found, processes) = (reader.found, reader.processes);
     if found.is_empty() {
         builder.missing_kind(table);
         return None;
@@ -110,7 +136,7 @@ fn kind(builder: &mut Builder<'_>, table: &Table, raw: RawFault, scenario: &Scen
         let what = format!("a second kind in one fault, beside `{}`", first.key());
         builder.refuse(span, table.key(second.key()), what, "one kind per [[fault]]: give it a [[fault]] of its own");
     }
-    Some(first)
+    Some((first, processes))
 }
 
 impl Builder<'_> {
@@ -125,7 +151,9 @@ struct Reader<'b, 's> {
     builder: &'b mut Builder<'s>,
     fault: &'b Table,
     scenario: &'b Scenario,
-    found: Vec<(std::ops::Range<usize>, FaultKind)>,
+    /// Where a kind says which process, or how many.
+    processes: Option<Range<usize>>,
+    found: Vec<(Range<usize>, FaultKind)>,
 }
 
 impl Reader<'_, '_> {
@@ -193,10 +221,11 @@ impl Reader<'_, '_> {
                 Named::Server(part) => FaultKind::Server(ServerFault::Pause { part, lasts }),
             }
         });
+        self.one("scale", raw.scale, Self::scale);
         self.servers(raw.restart, raw.full_disk);
         self.links(raw.cut_link, raw.slow_link, raw.half_open_link);
         self.one("stage_failure", raw.stage_failure, |reader, table, raw| FaultKind::StageFailure {
-            index: reader.index(table, Part::Registry, raw.index),
+            index: reader.index(table, raw.index),
             times: reader.whole(table, "times", raw.times, STAGE_FAILURES),
         });
         self.one("throttled_store", raw.throttled_store, |reader, table, raw| FaultKind::ThrottledStore {
@@ -305,7 +334,7 @@ impl Reader<'_, '_> {
         FaultKind::ClockDrift { share: self.share(table, raw.share), rate, lasts }
     }
 
-    fn does_nothing(&mut self, span: std::ops::Range<usize>, key: String, instead: &str) {
+    fn does_nothing(&mut self, span: Range<usize>, key: String, instead: &str) {
         self.builder.refuse(
             span,
             key,
@@ -381,8 +410,8 @@ impl Reader<'_, '_> {
         let help = "part = \"bridge\", \"registry\", \"broker\", \"kafka\" or \"store\"";
         let server = match self.builder.required(table, "part", part, help).map(Spanned::into_inner) {
             None => return Named::Process(Part::Bridge, 0),
-            Some(RawPart::Bridge) => return Named::Process(Part::Bridge, self.index(table, Part::Bridge, index)),
-            Some(RawPart::Registry) => return Named::Process(Part::Registry, self.index(table, Part::Registry, index)),
+            Some(RawPart::Bridge) => return Named::Process(Part::Bridge, self.index(table, index)),
+            Some(RawPart::Registry) => return Named::Process(Part::Registry, self.index(table, index)),
             Some(RawPart::Broker) => Server::Broker,
             Some(RawPart::Kafka) => Server::Kafka,
             Some(RawPart::Store) => Server::Store,
@@ -399,21 +428,23 @@ impl Reader<'_, '_> {
         self.builder.required(table, "part", part, help).map_or(Server::Broker, Spanned::into_inner)
     }
 
-    /// The number of a process that exists.
-    fn index(&mut self, table: &Table, part: Part, raw: Field<Whole>) -> u8 {
-        let (processes, key) = match part {
-            Part::Bridge => (self.scenario.pipeline.bridges, "bridges"),
-            // The reader knows no third part.
-            Part::Registry | Part::Consumer | Part::Baseline => (self.scenario.pipeline.registries, "registries"),
-        };
-        let span = raw.as_ref().map(Spanned::span);
-        let index = self.builder.whole(table, "index", raw, 0..=15, Fallback::Value(0)) as u8;
-        if index >= processes {
-            let what = format!("there is no such process: {key} = {processes}, counted from 0");
-            let help = format!("0 to {}, or more {key} in [pipeline]", processes.saturating_sub(1));
-            self.builder.refuse(span.unwrap_or(table.span()), table.key("index"), what, help);
+    /// The number of a process; whether it is there then is seen when all faults are known.
+    fn index(&mut self, table: &Table, raw: Field<Whole>) -> u8 {
+        self.processes = raw.as_ref().map(Spanned::span);
+        self.builder.whole(table, "index", raw, 0..=15, Fallback::Value(0)) as u8
+    }
+
+    fn scale(&mut self, table: &Table, raw: RawScale) -> FaultKind {
+        let part = self.builder.required(table, "part", raw.part, "part = \"bridge\" or \"registry\"");
+        let part = part.map_or(Part::Registry, Spanned::into_inner);
+        self.processes = raw.to.as_ref().map(Spanned::span);
+        let to = self.whole(table, "to", raw.to, 1..=16) as u8;
+        let groups = self.scenario.pipeline.shard_groups;
+        if let Some(span) = self.processes.clone().filter(|_| part == Part::Bridge && to > groups) {
+            let what = format!("{to} bridges and only {groups} shard_groups: some would have nothing to do");
+            self.builder.refuse(span, table.key("to"), what, format!("1 to {groups}, or more shard_groups"));
         }
-        index
+        FaultKind::Scale { part, to }
     }
 }
 
@@ -427,8 +458,8 @@ enum Named {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Process(Part, u8),
-    /// All processes of the registry, and their store.
-    Registries,
+    /// All processes of a part; of the registry also their store.
+    All(Part),
     Server(Server),
     Link(Server),
     Disk,
@@ -444,7 +475,8 @@ fn held(kind: &FaultKind) -> Option<Held> {
         FaultKind::Server(ref fault) => Some(Held::Server(fault.server())),
         FaultKind::ThrottledStore { .. } => Some(Held::StoreRate),
         FaultKind::SlowStore { .. } => Some(Held::StoreDelay),
-        FaultKind::WipeStore { .. } => Some(Held::Registries),
+        FaultKind::WipeStore { .. } => Some(Held::All(Part::Registry)),
+        FaultKind::Scale { part, .. } => Some(Held::All(part)),
         FaultKind::MissedUpdates { .. }
         | FaultKind::Qos0Loss { .. }
         | FaultKind::Duplicates { .. }
@@ -488,6 +520,7 @@ fn needs(kind: &FaultKind) -> Option<Held> {
         | FaultKind::Disconnect { .. }
         | FaultKind::Kill { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Scale { .. }
         | FaultKind::Server(_)
         | FaultKind::ThrottledStore { .. }
         | FaultKind::SlowStore { .. }
@@ -499,8 +532,9 @@ fn needs(kind: &FaultKind) -> Option<Held> {
 /// Whether two faults want the same.
 fn clash(one: Option<Held>, other: Option<Held>) -> bool {
     match (one, other) {
-        (Some(Held::Registries), Some(Held::Process(Part::Registry, _)))
-        | (Some(Held::Process(Part::Registry, _)), Some(Held::Registries)) => true,
+        (Some(Held::All(all)), Some(Held::Process(part, _))) | (Some(Held::Process(part, _)), Some(Held::All(all))) => {
+            all == part
+        }
         (Some(one), Some(other)) => one == other,
         (None, _) | (_, None) => false,
     }
@@ -509,10 +543,12 @@ fn clash(one: Option<Held>, other: Option<Held>) -> bool {
 /// Why two faults cannot be, in words after "it" and "fault[..]"; and what would be right.
 fn contradiction(one: &Fault, other: &Fault) -> Option<(&'static str, &'static str)> {
     let ends = |fault: &Fault| fault.at + fault.kind.lasts();
-    let overlap = one.at < ends(other) && other.at < ends(one);
+    // A fault without duration holds at its moment.
+    let overlap = one.at == other.at || (one.at < ends(other) && other.at < ends(one));
     // What holds a process ends before anything else of that moment begins.
     let within = |moment: &Fault, holder: &Fault| {
-        clash(needs(&moment.kind), held(&holder.kind)) && { holder.at <= moment.at && moment.at < ends(holder) }
+        let holds = moment.at == holder.at || (holder.at < moment.at && moment.at < ends(holder));
+        holds && clash(needs(&moment.kind), held(&holder.kind))
     };
     let same_moment = one.at == other.at && needs(&one.kind).is_some() && needs(&one.kind) == needs(&other.kind);
     match () {
@@ -536,11 +572,11 @@ fn contradiction(one: &Fault, other: &Fault) -> Option<(&'static str, &'static s
     }
 }
 
-fn refuse_contradictions(builder: &mut Builder<'_>, faults: &[(usize, Table, Fault)]) {
-    for (place, (_, table, fault)) in faults.iter().enumerate() {
-        let contradicted = faults[..place].iter().find_map(|(index, _, other)| {
+fn refuse_contradictions(builder: &mut Builder<'_>, faults: &[Placed]) {
+    for (place, Placed { table, fault, .. }) in faults.iter().enumerate() {
+        let contradicted = faults[..place].iter().find_map(|Placed { number, fault: other, .. }| {
             let (what, help) = contradiction(fault, other)?;
-            Some((what.replace("{}", &format!("fault[{index}] (`{}`)", other.kind.key())), help))
+            Some((what.replace("{}", &format!("fault[{number}] (`{}`)", other.kind.key())), help))
         });
         if let Some((what, help)) = contradicted {
             builder.refuse(table.span(), table.key(fault.kind.key()), what, help);
