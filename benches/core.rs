@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, hint::black_box, time::Duration};
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use dmp_core::{
     agent::{Backoff, Message},
     bridge::{self, Bridge, ProduceOutcome},
@@ -34,7 +34,17 @@ criterion_group! {
         .without_plots();
     targets = merge, wire, registry_core, bridge_core
 }
-criterion_main!(benches);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    if cfg!(not(feature = "containers")) {
+        eprintln!(
+            "NOT RUN: cargo bench --features containers adds bridge and registry on Mosquitto, Kafka and PostgreSQL; needs a \
+             Docker engine"
+        );
+    }
+}
 
 fn merge(criterion: &mut Criterion) {
     let events = events();
