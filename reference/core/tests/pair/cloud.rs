@@ -177,7 +177,7 @@ impl Store {
         let mut beaten = Vec::new();
         for (&(device, session), row) in &rows.sessions {
             let (Some(snapshot), Some((by, newest, opened))) = (row.snapshot, newest(device)) else { continue };
-            if (by, newest) > (row.epoch, session) && opened <= snapshot {
+            if (by, newest) > (row.epoch, session) && opened < snapshot {
                 beaten.push(Beaten { device, session, by });
             }
         }

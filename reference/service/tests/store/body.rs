@@ -1,6 +1,6 @@
 //! One sentence each, of one writer.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, time::Duration};
 
 use dmp_core::{
     event::{Event, Presence, PresenceState, StateEvent, Value},
@@ -146,13 +146,23 @@ pub(crate) async fn presence_keeps_the_newest_word_of_each_rae(stage: &Stage) {
 pub(crate) async fn a_write_tells_which_sessions_with_a_snapshot_are_not_the_newest_of_their_device(stage: &Stage) {
     let store = stage.migrated().await;
     let opened = |n, epoch, session, seq| snapshot(device(n), version(epoch, session, seq), &[("a", text("x"), 1)]);
-    let beaten_at = async |received, events: &[StateEvent]| match store.write(&rows(events, received)).await {
+    let told = async |rows: Rows| match store.write(&rows).await {
         WriteOutcome::Committed { beaten } => {
             beaten.iter().map(|of| (of.device, of.session, of.by.get())).collect::<BTreeSet<_>>()
         }
         other => panic!("{other:?}"),
     };
-    let beaten = async |events: &[StateEvent]| beaten_at(0, events).await;
+    let clock = Cell::new(0);
+    // Each a millisecond after the one before it.
+    let beaten = async |events: &[StateEvent]| {
+        let mut rows = Rows::default();
+        for event in events {
+            clock.set(clock.get() + 1);
+            rows.apply(&Event::State(event.clone()), Wall(clock.get()));
+        }
+        told(rows).await
+    };
+    let beaten_at = async |received, events: &[StateEvent]| told(rows(events, received)).await;
     let lost = |n, session, by| (device(n), version(1, session, 1).session, by);
     assert_eq!(beaten(&[opened(1, 5, 1, 1), opened(2, 5, 1, 1)]).await, [].into(), "each is the only one");
     assert_eq!(beaten(&[opened(1, 5, 1, 2)]).await, [].into(), "nothing is above itself");
@@ -167,7 +177,8 @@ pub(crate) async fn a_write_tells_which_sessions_with_a_snapshot_are_not_the_new
     assert_eq!(beaten(&[deltas_alone]).await, [].into());
     assert_eq!(beaten_at(50, &[opened(4, 9, 1, 1)]).await, [].into());
     assert_eq!(beaten_at(49, &[opened(4, 8, 2, 1)]).await, [].into(), "received before the newer one opened");
-    assert_eq!(beaten_at(51, &[opened(4, 8, 2, 2)]).await, [lost(4, 2, 9)].into(), "received after it");
+    assert_eq!(beaten_at(50, &[opened(4, 8, 2, 2)]).await, [].into(), "received with it: which was first is not known");
+    assert_eq!(beaten_at(51, &[opened(4, 8, 2, 3)]).await, [lost(4, 2, 9)].into(), "received after it");
 }
 
 pub(crate) async fn a_device_is_stale_by_what_was_read_of_its_own_partition(stage: &Stage) {
