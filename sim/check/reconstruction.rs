@@ -70,6 +70,8 @@ struct Build {
     silent: bool,
     /// Commands that it sent: where it is not silent, until it was complete.
     commands: u64,
+    /// The first of them, and when it was in the log.
+    first: Option<(Duration, LoggedCommand)>,
     told: BTreeSet<DeviceIndex>,
     judged: bool,
 }
@@ -174,21 +176,17 @@ impl Reconstruction {
         }
         let mut early = None;
         for build in &self.builds {
-            let commands = build.commands;
-            if commands > 0 && build.silent {
+            if let (true, Some((at, first))) = (build.silent, &build.first) {
+                let (commands, name) = (build.commands, build.name());
+                let LoggedCommand { name: kind, session, rae, .. } = first;
+                let which = format!("{commands} commands, the first a {kind} to session {session} of {rae}");
                 let what = match build.who {
-                    Who::Registry => {
-                        format!("the registry sent {commands} commands after its store was wiped, and had no reason to")
-                    }
-                    Who::Consumer(_) => {
-                        format!(
-                            "{}, group {}, sent {commands} commands: it is not the registry",
-                            build.name(),
-                            build.group
-                        )
-                    }
+                    Who::Registry => format!("{name} sent {which}, after its store was wiped, and had no reason to"),
+                    Who::Consumer(_) => format!("{name}, group {}, sent {which}: it is not the registry", build.group),
                 };
-                self.tally.fail(models.clock.now, || (what, Vec::new()));
+                let device = models.ledger.holder(*session);
+                let timeline = device.map(|device| models.timeline(device, models.clock.now));
+                self.tally.fail(*at, || (what, timeline.unwrap_or_default()));
             }
             if !build.judged && build.told.is_empty() {
                 early = Some(format!("{} was not complete, and the run ended before it had to be", build.name()));
@@ -279,7 +277,10 @@ impl Reconstruction {
             return;
         };
         let speaks = |build: &&mut Build| build.group == *issuer && (build.silent || build.complete.is_none());
-        self.builds.iter_mut().filter(speaks).for_each(|build| build.commands += 1);
+        for build in self.builds.iter_mut().filter(speaks) {
+            build.commands += 1;
+            build.first.get_or_insert_with(|| (at, logged.clone()));
+        }
     }
 }
 
@@ -299,6 +300,7 @@ impl Build {
             normal_per_s: None,
             silent,
             commands: 0,
+            first: None,
             told: BTreeSet::new(),
             judged: false,
         }

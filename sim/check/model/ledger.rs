@@ -185,6 +185,11 @@ impl Ledger {
         &self.devices[device.0 as usize]
     }
 
+    /// Whose session this is.
+    pub(in crate::check) fn holder(&self, session: Session) -> Option<DeviceIndex> {
+        self.sessions.get(&session).map(|&(device, _)| device)
+    }
+
     /// The session of the highest version of a device of which anything is in the log.
     pub(in crate::check) fn newest_in_log(&self, device: DeviceIndex) -> Option<&SessionLife> {
         let told = self.sessions(device).iter().filter(|session| session.newest_in_log > 0);
