@@ -20,6 +20,12 @@ use super::{
 };
 use crate::live::{proxy::Proxy, stack::Topic};
 
+/// Options of the Java machine, split at blanks.
+const HEAP: &str = "FLEETPROOF_KAFKA_HEAP_OPTS";
+
+/// By default: it lives for a minute or two, much of which the optimizing compiler would take, and never pay back.
+const SHORT_LIVED: &str = "-Xms256m -Xmx768m -XX:TieredStopAtLevel=1";
+
 /// Longest wait for the topics to be made.
 const TOPICS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -87,7 +93,8 @@ async fn serve(
 ) -> anyhow::Result<(Machine, ContainerAsync<GenericImage>)> {
     let bootstrap = ports.bootstrap();
     let advertised = format!("HARNESS://{bootstrap},PIPELINE://127.0.0.1:{links_port}");
-    let environment = environment(&advertised);
+    let heap = std::env::var(HEAP).unwrap_or_else(|_| SHORT_LIVED.to_owned());
+    let environment = environment(&advertised, &heap);
     let container = docker
         .start(&KAFKA, &[ports.harness, ports.pipeline], |image| {
             environment.into_iter().fold(image.into(), |request: ContainerRequest<GenericImage>, (name, value)| {
@@ -101,7 +108,7 @@ async fn serve(
     Ok((machine, container))
 }
 
-fn environment(advertised: &str) -> [(&'static str, &str); 17] {
+fn environment<'a>(advertised: &'a str, heap: &'a str) -> [(&'static str, &'a str); 17] {
     [
         ("KAFKA_NODE_ID", "1"),
         ("KAFKA_PROCESS_ROLES", "broker,controller"),
@@ -124,8 +131,7 @@ fn environment(advertised: &str) -> [(&'static str, &str); 17] {
         // Scenarios may ask for a session timeout of a second; by default the broker refuses any below six.
         ("KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS", "1000"),
         ("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false"),
-        // It lives for a minute or two, much of which the optimizing compiler would take, and never pay back.
-        ("KAFKA_HEAP_OPTS", "-Xms256m -Xmx768m -XX:TieredStopAtLevel=1"),
+        ("KAFKA_HEAP_OPTS", heap),
     ]
 }
 
