@@ -33,6 +33,8 @@ pub(crate) struct Cpu {
     pub(crate) proxies: Duration,
     /// Everything on the machine.
     pub(crate) all: Duration,
+    /// Given by the host to other machines while this one had work.
+    pub(crate) stolen: Duration,
 }
 
 /// A run that goes on.
@@ -62,7 +64,8 @@ impl Stopwatch {
 impl Cpu {
     fn so_far() -> Cpu {
         let own = std::process::id().to_string();
-        let mut cpu = Cpu { all: of_the_machine(), ..Cpu::default() };
+        let (all, stolen) = of_the_machine();
+        let mut cpu = Cpu { all, stolen, ..Cpu::default() };
         for entry in fs::read_dir("/proc").expect("proc(5) is mounted").flatten() {
             // One that is no process, or has ended since, counts nothing.
             let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
@@ -94,12 +97,15 @@ fn of_process(stat: &str) -> Option<(&str, Duration)> {
     Some((program, TICK * ticks))
 }
 
-/// `cpu USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ ...` (proc(5)): all but the two in which it did nothing.
-fn of_the_machine() -> Duration {
+/// Busy and stolen: `cpu USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL ...` (proc(5)).
+fn of_the_machine() -> (Duration, Duration) {
     let stat = fs::read_to_string("/proc/stat").expect("proc(5) is mounted");
-    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(7);
-    let busy = fields.enumerate().filter(|(index, _)| !matches!(index, 3 | 4));
-    TICK * busy.filter_map(|(_, field)| field.parse::<u32>().ok()).sum()
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u32> = fields.filter_map(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = ticks[..] else {
+        panic!("/proc/stat is not as proc(5) has it: {stat}");
+    };
+    (TICK * (user + nice + system + irq + softirq), TICK * stolen)
 }
 
 impl Sub for Cpu {
@@ -113,6 +119,7 @@ impl Sub for Cpu {
             postgres: self.postgres.saturating_sub(before.postgres),
             proxies: self.proxies.saturating_sub(before.proxies),
             all: self.all.saturating_sub(before.all),
+            stolen: self.stolen.saturating_sub(before.stolen),
         }
     }
 }
@@ -125,5 +132,6 @@ impl AddAssign for Cpu {
         self.postgres += more.postgres;
         self.proxies += more.proxies;
         self.all += more.all;
+        self.stolen += more.stolen;
     }
 }

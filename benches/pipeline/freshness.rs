@@ -34,6 +34,9 @@ const AT_ONCE: u64 = 9;
 /// Time between two looks of the reader; what it sees is late by up to that much and a query.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
+/// Changes before the first that is timed.
+const WARM_UP: u32 = 50;
+
 /// Longest wait for a change to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -52,7 +55,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Starts both on an empty database; returns once a change has come through.
+    /// Starts both on an empty database; returns once changes come through as they will.
     pub(crate) async fn start(servers: &Servers) -> Flow {
         let database = servers.make_database().await;
         let config = config(servers, &database, group_at(servers, ends(servers).await).await);
@@ -70,7 +73,9 @@ impl Flow {
         let reader = database.open(Access::Read).await;
         let changed = AtomicU64::new(0);
         let flow = Flow { bridge, registry, database, reader, changes, changed, sending, sender };
-        flow.change().await;
+        for _ in 0..WARM_UP {
+            flow.change().await;
+        }
         flow
     }
 

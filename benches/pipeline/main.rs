@@ -41,6 +41,10 @@ use step::Step;
 /// The file that takes the report, besides standard output.
 const REPORT: &str = "FLEETPROOF_BENCH_REPORT";
 
+/// Runs of the bridge before those that are reported: Kafka's JVM compiles its code as it goes, and is several times slower in
+/// its first hundred thousands of records.
+const WARM_UPS: u32 = 10;
+
 fn main() -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
     let _within = runtime.enter();
@@ -65,9 +69,19 @@ fn main() -> anyhow::Result<()> {
 
 /// A backlog of messages at the broker: through the bridge into Kafka, and to a subscriber that does nothing with them.
 fn bridge(criterion: &mut Criterion, servers: &Servers, report: &Report) {
-    let messages = LazyCell::new(|| events::publications(Keys::Mixed, Step::Forward.items()));
-    measure(criterion, report, Step::Forward, || servers.block_on(bridge::forward(servers, &messages)));
-    measure(criterion, report, Step::Subscribe, || servers.block_on(bridge::subscribe(servers, &messages)));
+    let messages = LazyCell::new(|| {
+        let messages = events::publications(Keys::Mixed, Step::Forward.items());
+        for run in 1..=WARM_UPS {
+            report::tell(&format!("  warming up, {run} of {WARM_UPS}"));
+            servers.block_on(bridge::forward(servers, &messages));
+        }
+        messages
+    });
+    let ready = || LazyCell::force(&messages);
+    measure(criterion, report, Step::Forward, ready, |messages| servers.block_on(bridge::forward(servers, messages)));
+    measure(criterion, report, Step::Subscribe, ready, |messages| {
+        servers.block_on(bridge::subscribe(servers, messages))
+    });
 }
 
 /// Records that are in the log already: through the registry into an empty database, and the same rows by raw upserts.
@@ -77,18 +91,20 @@ fn registry(criterion: &mut Criterion, servers: &Servers, report: &Report) {
     for (keys, reflect, upsert) in [cold, hot] {
         let span = LazyCell::new(|| servers.block_on(registry::append(servers, keys, reflect.items())));
         let batches = LazyCell::new(|| raw::batches(&span));
-        measure(criterion, report, reflect, || servers.block_on(registry::reflect(servers, &span)));
-        measure(criterion, report, upsert, || servers.block_on(raw::upsert(servers, &batches, upsert.items())));
+        let ready = || LazyCell::force(&span);
+        measure(criterion, report, reflect, ready, |span| servers.block_on(registry::reflect(servers, span)));
+        let ready = || LazyCell::force(&batches);
+        measure(criterion, report, upsert, ready, |batches| {
+            servers.block_on(raw::upsert(servers, batches, upsert.items()))
+        });
     }
 }
 
 /// From a publish until a reader of the database sees it, while 900 other messages a second go the same way.
 fn freshness(criterion: &mut Criterion, servers: &Servers, report: &Report) {
     let flow = OnceCell::new();
-    measure(criterion, report, Step::Change, || {
-        let flow = flow.get_or_init(|| servers.block_on(Flow::start(servers)));
-        servers.block_on(flow.change())
-    });
+    let ready = || flow.get_or_init(|| servers.block_on(Flow::start(servers)));
+    measure(criterion, report, Step::Change, ready, |flow| servers.block_on(flow.change()));
     if let Some(flow) = flow.into_inner() {
         servers.block_on(flow.stop(servers));
     }
@@ -97,16 +113,19 @@ fn freshness(criterion: &mut Criterion, servers: &Servers, report: &Report) {
 /// The time in which a registry drains what had piled up.
 fn backlog(criterion: &mut Criterion, servers: &Servers, report: &Report) {
     let span = LazyCell::new(|| servers.block_on(registry::append(servers, Keys::Mixed, Step::Drain.items())));
-    measure(criterion, report, Step::Drain, || servers.block_on(registry::reflect(servers, &span)));
+    let ready = || LazyCell::force(&span);
+    measure(criterion, report, Step::Drain, ready, |span| servers.block_on(registry::reflect(servers, span)));
 }
 
-/// Measures a step, which tells itself what of it is timed, and reports each of its runs.
-fn measure(criterion: &mut Criterion, report: &Report, step: Step, run: impl Fn() -> Run) {
+/// Measures a step, and reports each of its runs: `ready` makes what it needs, the first time that it is asked, and `run` tells
+/// itself what of it is timed.
+fn measure<T>(criterion: &mut Criterion, report: &Report, step: Step, ready: impl Fn() -> T, run: impl Fn(&T) -> Run) {
     let (group, name) = step.name();
     let mut group: BenchmarkGroup<'_, WallTime> = criterion.benchmark_group(group);
     group.sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(step.items()));
     group.bench_function(name, |bencher| {
-        bencher.iter_custom(|times| (0..times).map(|_| report.add(step, run())).sum());
+        let ready = ready();
+        bencher.iter_custom(|times| (0..times).map(|_| report.add(step, run(&ready))).sum());
     });
     group.finish();
 }

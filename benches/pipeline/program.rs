@@ -6,29 +6,39 @@ use dmp_service::program::Running;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 
 /// Longest wait for anything, so that a fault ends the bench and does not hang it.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Time between two looks: a hundredth of what is measured, and no load to speak of.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Shortest and longest time between two looks: a hundredth of what is measured, and often enough where nothing moves yet.
+/// A look costs half a millisecond, so one at every hundredth would be felt.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
 /// Waits until all parts of a program work.
 pub(crate) async fn works(program: &Running) {
     let works = async {
         while !get(program.http(), "/readyz").await.starts_with("HTTP/1.0 200") {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(LOOK_EVERY.0).await;
         }
     };
     tokio::time::timeout(PATIENCE, works).await.expect("the program works in time");
 }
 
-/// Waits until a counter is at least so high.
+/// Waits until a counter is at least so high; sleeps half of what seems to be left, time and again.
 pub(crate) async fn reaches(program: &Running, name: &str, count: u64) {
     let reached = async {
-        while counter(program, name).await < count {
-            tokio::time::sleep(LOOK_EVERY).await;
+        let (began, first) = (Instant::now(), counter(program, name).await);
+        loop {
+            let now = counter(program, name).await;
+            if now >= count {
+                return;
+            }
+            let (done, left) = (now - first, count - now);
+            let half = if done == 0 { 0.0 } else { began.elapsed().as_secs_f64() * left as f64 / done as f64 / 2.0 };
+            let (shortest, longest) = LOOK_EVERY;
+            tokio::time::sleep(Duration::from_secs_f64(half).clamp(shortest, longest)).await;
         }
     };
     tokio::time::timeout(PATIENCE, reached).await.expect("the counter is there in time");

@@ -40,7 +40,7 @@ const ATTRIBUTES: &str = "INSERT INTO device_attribute (device, name, epoch, ses
 
 const SESSIONS: &str = "INSERT INTO device_session (device, session, epoch, rae, opened)
     SELECT * FROM unnest($1::UUID[], $2::UUID[], $3::INT8[], $4::TEXT[], $5::INT8[])
-    ON CONFLICT (device, session) DO UPDATE SET epoch = excluded.epoch, rae = excluded.rae, opened = excluded.opened";
+    ON CONFLICT (device, session) DO NOTHING";
 
 /// The values of all rows of a table in one column.
 type Column = Arc<dyn ToSql + Send + Sync>;
@@ -95,12 +95,13 @@ pub(crate) async fn upsert(servers: &Servers, shares: &[Vec<Batch>], records: u6
             for batch in &share {
                 writer.write(batch).await.expect("the rows are right");
             }
+            writer
         });
     }
-    while let Some(ended) = writing.join_next().await {
-        ended.expect("a writer does not panic");
-    }
+    let writers = writing.join_all().await;
     let run = stopwatch.stop(records);
+    // Not before: the CPU time of a connection's process is gone with it.
+    drop(writers);
     servers.remove_database(database).await;
     run
 }

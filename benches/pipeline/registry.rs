@@ -1,6 +1,6 @@
 //! Records of the log: through a registry into an empty database.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use dmp_core::{
     bridge::{OutgoingRecord, ProduceOutcome},
@@ -33,6 +33,10 @@ pub(crate) const REFLECTED: &str = "dmp_registry_reflected_total";
 
 /// Answers of Kafka that wait to be looked at.
 const ANSWERS: usize = 10_000;
+
+/// Time between two questions for offsets, and longest wait for an answer.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+const LEADERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The newest records of the log.
 pub(crate) struct Span {
@@ -101,7 +105,16 @@ pub(crate) fn config(servers: &Servers, database: &NewDatabase, group: String) -
 /// The offsets of the next records.
 pub(crate) async fn ends(servers: &Servers) -> BTreeMap<Partition, Offset> {
     let inspector = Inspector::new(&servers.kafka, "bench").expect("good settings");
-    inspector.end_offsets(kafka_topic::EVENTS).await.expect("Kafka answers")
+    let known = async {
+        loop {
+            // A topic that was just made has no leaders yet.
+            match inspector.end_offsets(kafka_topic::EVENTS).await {
+                Ok(ends) => return ends,
+                Err(_) => tokio::time::sleep(ASK_EVERY).await,
+            }
+        }
+    };
+    tokio::time::timeout(LEADERS_WITHIN, known).await.expect("Kafka answers")
 }
 
 /// A new consumer group that is to read from these offsets on.

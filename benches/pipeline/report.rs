@@ -34,10 +34,12 @@ impl Report {
     pub(crate) fn markdown(&self, versions: &[String]) -> String {
         let mut text = String::from("# Benches of bridge and registry\n\n");
         let _infallible = writeln!(text, "{}; {}.\n", machine::description(), versions.join(", "));
+        made_by(&mut text);
         self.rates(&mut text);
         self.ratios(&mut text);
         self.times(&mut text);
         self.cpu(&mut text);
+        self.missed(&mut text);
         text
     }
 
@@ -86,24 +88,54 @@ impl Report {
 
     fn cpu(&self, text: &mut String) {
         text.push_str(
-            "\n| CPU time, us per message or record | bench | Mosquitto | Kafka | PostgreSQL | proxies | others | \
-             cores busy |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
+            "\n| CPU time, us per message or record | bench | Mosquitto | Kafka | PostgreSQL | proxies | others | cores busy | \
+             stolen |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         );
         for (step, figure) in self.figures(|step| step != Step::Change) {
             let spent = figure.spent();
             let _infallible = write!(text, "| {} |", title(step));
-            let Cpu { own, mosquitto, kafka, postgres, proxies, all: _ } = spent.cpu;
-            for part in [own, mosquitto, kafka, postgres, proxies, spent.cpu.others()] {
-                let _infallible = write!(text, " {:.1} |", part.as_secs_f64() * 1e6 / spent.items as f64);
+            for (_, part) in parts(&spent) {
+                let _infallible = write!(text, " {part:.1} |");
             }
-            let busy = spent.cpu.all.as_secs_f64() / spent.took.as_secs_f64();
-            let _infallible = writeln!(text, " {busy:.2} of {} |", machine::cores());
+            let [busy, stolen] =
+                [spent.cpu.all, spent.cpu.stolen].map(|time| time.as_secs_f64() / spent.took.as_secs_f64());
+            let _infallible = writeln!(text, " {busy:.2} of {} | {stolen:.2} |", machine::cores());
         }
         text.push_str(
             "\n*bench* is the process with bridge or registry in it, or with what they are held against; *proxies* are \
-             Docker's, through which a container's port is reached on loopback; *others* is all else on the machine, other \
-             work among it.\n",
+             Docker's, where a container's port is reached through them; *others* is all else on the machine, other work among \
+             it; *stolen* is what the host gave to other machines.\n",
         );
+    }
+
+    /// For each ratio that was missed, where the time went.
+    fn missed(&self, text: &mut String) {
+        for (step, against, least) in RATIOS {
+            let Some(ratio) = self.ratio(step, against).filter(|ratio| *ratio < least) else { continue };
+            let figures = self.figures(|one| one == step || one == against);
+            let [Some(spent), Some(bare)] = [step, against].map(|wanted| {
+                let found = figures.iter().find(|(one, _)| *one == wanted);
+                found.map(|(_, figure)| figure.spent())
+            }) else {
+                continue;
+            };
+            // Other work is not the step's.
+            let its_own = |run: &Run| parts(run).into_iter().filter(|(name, part)| *name != "others" && *part >= 0.5);
+            let costs = [&spent, &bare]
+                .map(|run| its_own(run).map(|(name, part)| format!("{name} {part:.1}")).collect::<Vec<_>>().join(", "));
+            let [all, least_possible] = [&spent, &bare].map(|run| its_own(run).map(|(_, part)| part).sum::<f64>());
+            let _infallible = writeln!(
+                text,
+                "\n**{}: {ratio:.2}, below {least}.** One takes {all:.1} us of CPU time ({}), one of {} {least_possible:.1} us \
+                 ({}). All share {} cores: with these busy all the time in both, the ratio would be {:.2}.",
+                title(step),
+                costs[0],
+                against.name().1,
+                costs[1],
+                machine::cores(),
+                least_possible / all
+            );
+        }
     }
 
     fn ratio(&self, step: Step, against: Step) -> Option<f64> {
@@ -141,6 +173,34 @@ impl Figure {
     }
 }
 
+/// The commands that make such a report.
+fn made_by(text: &mut String) {
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let chosen = if chosen.is_empty() { String::new() } else { format!(" -- {}", chosen.join(" ")) };
+    let images = match std::env::var_os("FLEETPROOF_IMAGE_KAFKA") {
+        Some(_) => "eval \"$(tests/images/build)\"\n",
+        None => "",
+    };
+    let _infallible = writeln!(
+        text,
+        "```sh\n{images}FLEETPROOF_BENCH_REPORT=FILE cargo bench --features containers --bench pipeline{chosen}\n```\n"
+    );
+}
+
+/// CPU time of each program, in microseconds for one message or record.
+fn parts(run: &Run) -> [(&'static str, f64); 6] {
+    let Cpu { own, mosquitto, kafka, postgres, proxies, all: _, stolen: _ } = run.cpu;
+    [
+        ("bench", own),
+        ("Mosquitto", mosquitto),
+        ("Kafka", kafka),
+        ("PostgreSQL", postgres),
+        ("proxies", proxies),
+        ("others", run.cpu.others()),
+    ]
+    .map(|(name, time)| (name, time.as_secs_f64() * 1e6 / run.items as f64))
+}
+
 fn title(step: Step) -> String {
     let (group, name) = step.name();
     format!("{group}: {name}")
@@ -160,7 +220,7 @@ fn thousands(number: f64) -> String {
 }
 
 /// A line of its own, whatever criterion has written in the present one.
-fn tell(words: &str) {
+pub(crate) fn tell(words: &str) {
     let terminal = console::Term::stderr();
     if terminal.is_term() {
         let _closed = terminal.clear_line();

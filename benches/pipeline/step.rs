@@ -46,7 +46,7 @@ impl Step {
     /// Messages or records of one run: about a second of work each, but for the backlog.
     pub(crate) fn items(self) -> u64 {
         match self {
-            Step::Forward | Step::Subscribe => 20_000,
+            Step::Forward | Step::Subscribe => 40_000,
             // A snapshot has 19 rows.
             Step::ReflectCold | Step::UpsertCold => 5_000,
             Step::ReflectHot | Step::UpsertHot => 20_000,

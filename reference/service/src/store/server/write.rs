@@ -46,22 +46,26 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
         [&standings.device, &standings.session, &standings.epoch, &standings.snapshot];
     let rae_params: [Param<'_>; 4] = [&raes.rae, &raes.boot, &raes.connection, &raes.offline];
     let feed_params: [Param<'_>; 3] = [&partitions, &next_offsets, &received];
+    // What a batch has no rows for is not sent: most are deltas alone, with no floor, no session to ask for and no RAE.
+    let write = async |rows: usize, statement: &Statement, params: &[Param<'_>]| match rows {
+        0 => Ok(0),
+        _ => client.execute(statement, params).await,
+    };
     // Each future sends when it is first polled: `biased` makes that the order of the lines.
     let (begin, devices, attributes, sessions, beaten, raes, feed, commit) = tokio::join!(
         biased;
         client.batch_execute("BEGIN"),
-        client.execute(&statements.devices, &device_params),
-        client.execute(&statements.attributes, &attribute_params),
-        client.execute(&statements.sessions, &session_params),
+        write(devices.device.len(), &statements.devices, &device_params),
+        write(attributes.device.len(), &statements.attributes, &attribute_params),
+        write(sessions.device.len(), &statements.sessions, &session_params),
         async {
-            // Most batches are deltas alone, and ask for nothing.
             if standings.device.is_empty() {
                 return Ok(Vec::new());
             }
             client.query(&statements.beaten, &standing_params).await
         },
-        client.execute(&statements.raes, &rae_params),
-        client.execute(&statements.feed, &feed_params),
+        write(raes.rae.len(), &statements.raes, &rae_params),
+        write(partitions.len(), &statements.feed, &feed_params),
         client.batch_execute("COMMIT"),
     );
     let (beaten, asked) = match beaten {
