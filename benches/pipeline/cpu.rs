@@ -1,8 +1,10 @@
 //! A timed run, and the CPU time that each program took meanwhile: what a rate was spent on.
 
 use std::{
+    collections::BTreeMap,
     fs,
     ops::{AddAssign, Sub},
+    path::Path,
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 const TICK: Duration = Duration::from_millis(10);
 
 /// What one run of a step took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Run {
     /// Messages or records that went through in the time.
     pub(crate) items: u64,
@@ -22,7 +24,7 @@ pub(crate) struct Run {
 
 /// CPU times since the machine started, or of a run. Servers are found by the name of their program, so that another one
 /// of that name on the machine counts too.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Cpu {
     /// This process: bridge or registry, or what they are held against.
     pub(crate) own: Duration,
@@ -35,6 +37,8 @@ pub(crate) struct Cpu {
     pub(crate) all: Duration,
     /// Given by the host to other machines while this one had work.
     pub(crate) stolen: Duration,
+    /// By name, those of this process and of Kafka: whose work it was.
+    pub(crate) threads: BTreeMap<String, Duration>,
 }
 
 /// A run that goes on.
@@ -71,15 +75,31 @@ impl Cpu {
             let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
             let Some((program, took)) = of_process(&stat) else { continue };
             match program {
-                _ if entry.file_name() == *own => cpu.own += took,
+                _ if entry.file_name() == *own => {
+                    cpu.own += took;
+                    cpu.add_threads("bench", &entry.path());
+                }
                 "mosquitto" => cpu.mosquitto += took,
-                "java" => cpu.kafka += took,
+                "java" => {
+                    cpu.kafka += took;
+                    cpu.add_threads("Kafka", &entry.path());
+                }
                 "postgres" => cpu.postgres += took,
                 "docker-proxy" => cpu.proxies += took,
                 _ => {}
             }
         }
         cpu
+    }
+
+    fn add_threads(&mut self, part: &str, process: &Path) {
+        for thread in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
+            let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { continue };
+            let Some((name, took)) = of_process(&stat) else { continue };
+            // The first thread has the program's name, and the id of the process.
+            let name = if process.ends_with(thread.file_name()) { "main" } else { name };
+            *self.threads.entry(format!("{part}: {name}")).or_default() += took;
+        }
     }
 
     /// What none of the parts took.
@@ -89,7 +109,7 @@ impl Cpu {
     }
 }
 
-/// Program and CPU time: `PID (PROGRAM) STATE ...`, the times being fields 14 and 15 (proc(5)).
+/// Name and CPU time of a process or thread: `PID (NAME) STATE ...`, the times being fields 14 and 15 (proc(5)).
 fn of_process(stat: &str) -> Option<(&str, Duration)> {
     let (_, rest) = stat.split_once('(')?;
     let (program, rest) = rest.rsplit_once(") ")?;
@@ -112,6 +132,10 @@ impl Sub for Cpu {
     type Output = Cpu;
 
     fn sub(self, before: Cpu) -> Cpu {
+        let since = |(name, took): (String, Duration)| {
+            let took = took.saturating_sub(before.threads.get(&name).copied().unwrap_or_default());
+            (name, took)
+        };
         Cpu {
             own: self.own.saturating_sub(before.own),
             mosquitto: self.mosquitto.saturating_sub(before.mosquitto),
@@ -120,6 +144,7 @@ impl Sub for Cpu {
             proxies: self.proxies.saturating_sub(before.proxies),
             all: self.all.saturating_sub(before.all),
             stolen: self.stolen.saturating_sub(before.stolen),
+            threads: self.threads.into_iter().map(since).collect(),
         }
     }
 }
@@ -133,5 +158,8 @@ impl AddAssign for Cpu {
         self.proxies += more.proxies;
         self.all += more.all;
         self.stolen += more.stolen;
+        for (name, took) in more.threads {
+            *self.threads.entry(name).or_default() += took;
+        }
     }
 }

@@ -8,6 +8,9 @@ use crate::{
     step::{RATIOS, Step},
 };
 
+/// Threads that are named where a ratio is missed.
+const BUSIEST: usize = 10;
+
 #[derive(Default)]
 pub(crate) struct Report {
     runs: RefCell<BTreeMap<Step, Vec<Run>>>,
@@ -21,13 +24,14 @@ struct Figure {
 impl Report {
     /// Notes a run and tells of it. Returns the time that all of the step's items would have taken.
     pub(crate) fn add(&self, step: Step, run: Run) -> Duration {
+        let took = run.took.mul_f64(step.items() as f64 / run.items as f64);
         let mut runs = self.runs.borrow_mut();
         let runs = runs.entry(step).or_default();
-        runs.push(run);
         if step != Step::Change {
-            tell(&format!("  run {}: {} per second", runs.len() - 1, thousands(run.per_s())));
+            tell(&format!("  run {}: {} per second", runs.len(), thousands(run.per_s())));
         }
-        run.took.mul_f64(step.items() as f64 / run.items as f64)
+        runs.push(run);
+        took
     }
 
     /// The whole of it.
@@ -127,13 +131,14 @@ impl Report {
             let _infallible = writeln!(
                 text,
                 "\n**{}: {ratio:.2}, below {least}.** One takes {all:.1} us of CPU time ({}), one of {} {least_possible:.1} us \
-                 ({}). All share {} cores: with these busy all the time in both, the ratio would be {:.2}.",
+                 ({}). All share {} cores: with these busy all the time in both, the ratio would be {:.2}. By thread: {}.",
                 title(step),
                 costs[0],
                 against.name().1,
                 costs[1],
                 machine::cores(),
-                least_possible / all
+                least_possible / all,
+                threads(&spent)
             );
         }
     }
@@ -167,7 +172,7 @@ impl Figure {
         for run in &self.runs {
             all.items += run.items;
             all.took += run.took;
-            all.cpu += run.cpu;
+            all.cpu += run.cpu.clone();
         }
         all
     }
@@ -187,9 +192,18 @@ fn made_by(text: &mut String) {
     );
 }
 
+/// CPU time of the busiest threads, in microseconds for one message or record.
+fn threads(run: &Run) -> String {
+    let mut threads: Vec<(&String, &Duration)> = run.cpu.threads.iter().collect();
+    threads.sort_by_key(|(_, took)| std::cmp::Reverse(**took));
+    let told =
+        |(name, took): &(&String, &Duration)| format!("{name} {:.1}", took.as_secs_f64() * 1e6 / run.items as f64);
+    threads[..threads.len().min(BUSIEST)].iter().map(told).collect::<Vec<_>>().join(", ")
+}
+
 /// CPU time of each program, in microseconds for one message or record.
 fn parts(run: &Run) -> [(&'static str, f64); 6] {
-    let Cpu { own, mosquitto, kafka, postgres, proxies, all: _, stolen: _ } = run.cpu;
+    let Cpu { own, mosquitto, kafka, postgres, proxies, all: _, stolen: _, threads: _ } = run.cpu;
     [
         ("bench", own),
         ("Mosquitto", mosquitto),
