@@ -5,7 +5,7 @@
 //! broker, and raw upserts of the same rows into that database. Ends with a table of rates, ratios and CPU times.
 //!
 //! ```sh
-//! cargo bench --features containers --bench pipeline
+//! FLEETPROOF_KAFKA_HEAP_OPTS=-Xmx1g cargo bench --features containers --bench pipeline
 //! cargo bench --features containers --bench pipeline -- registry       # what has this in its name
 //! ```
 

@@ -8,6 +8,9 @@ use crate::{
     step::{RATIOS, Step},
 };
 
+/// Options of Kafka's Java machine: by default it is set for a run of minutes, and a bench takes longer.
+const HEAP: &str = "FLEETPROOF_KAFKA_HEAP_OPTS";
+
 /// Threads that are named where a ratio is missed.
 const BUSIEST: usize = 10;
 
@@ -186,9 +189,10 @@ fn made_by(text: &mut String) {
         Some(_) => "eval \"$(tests/images/build)\"\n",
         None => "",
     };
+    let heap = std::env::var(HEAP).map_or_else(|_| String::new(), |heap| format!("{HEAP}='{heap}' "));
     let _infallible = writeln!(
         text,
-        "```sh\n{images}FLEETPROOF_BENCH_REPORT=FILE cargo bench --features containers --bench pipeline{chosen}\n```\n"
+        "```sh\n{images}{heap}FLEETPROOF_BENCH_REPORT=FILE cargo bench --features containers --bench pipeline{chosen}\n```\n"
     );
 }
 
