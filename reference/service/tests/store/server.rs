@@ -148,7 +148,7 @@ async fn connections_that_are_killed_in_the_middle_of_writes_lose_and_refuse_not
             let mut killed = 0;
             while !done.load(Ordering::Relaxed) {
                 killed += killer.query(&kill, &[]).await.unwrap().len();
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
             killed
         })
