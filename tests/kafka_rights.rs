@@ -6,7 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, ensure};
@@ -132,7 +132,10 @@ impl Server {
         })
         .expect("good settings");
         let (key, value) = (key.to_owned().into(), value.to_owned().into());
-        let record = OutgoingRecord { topic, key, value, timestamp: Wall(1_700_000_000_000), headers: vec![] };
+        // Of today: what is older than the retention time is gone at the broker's first look, half a minute after its start.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let timestamp = Wall(i64::try_from(now.as_millis()).expect("not for long"));
+        let record = OutgoingRecord { topic, key, value, timestamp, headers: vec![] };
         producer.produce(EffectId(1), record).expect("there is room");
         timeout(PATIENCE, answered.recv()).await.expect("in time").expect("the producer lives")
     }
