@@ -6,7 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -14,10 +14,10 @@ use dmp_core::{
     bridge::{OutgoingRecord, ProduceOutcome},
     core::EffectId,
     event::kafka_topic,
-    time::Wall,
 };
 use dmp_service::{
     config::{Kafka, KafkaSecurity, Secret},
+    drive::wall,
     kafka::{KafkaError, Producer, inspect::Inspector, topics},
     registry::{self, Faults},
     store::{Access, Record, SqliteStore, Store, StoreUrl},
@@ -133,9 +133,7 @@ impl Server {
         .expect("good settings");
         let (key, value) = (key.to_owned().into(), value.to_owned().into());
         // Of today: what is older than the retention time is gone at the broker's first look, half a minute after its start.
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-        let timestamp = Wall(i64::try_from(now.as_millis()).expect("not for long"));
-        let record = OutgoingRecord { topic, key, value, timestamp, headers: vec![] };
+        let record = OutgoingRecord { topic, key, value, timestamp: wall(), headers: vec![] };
         producer.produce(EffectId(1), record).expect("there is room");
         timeout(PATIENCE, answered.recv()).await.expect("in time").expect("the producer lives")
     }
