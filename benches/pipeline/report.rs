@@ -119,11 +119,7 @@ impl Report {
     fn missed(&self, text: &mut String) {
         for (step, against, least) in RATIOS {
             let Some(ratio) = self.ratio(step, against).filter(|ratio| *ratio < least) else { continue };
-            let figures = self.figures(|one| one == step || one == against);
-            let [Some(spent), Some(bare)] = [step, against].map(|wanted| {
-                let found = figures.iter().find(|(one, _)| *one == wanted);
-                found.map(|(_, figure)| figure.spent())
-            }) else {
+            let [Some(spent), Some(bare)] = [step, against].map(|step| Some(self.figure(step)?.spent())) else {
                 continue;
             };
             // Other work is not the step's.
@@ -147,11 +143,13 @@ impl Report {
     }
 
     fn ratio(&self, step: Step, against: Step) -> Option<f64> {
-        let median = |wanted: Step| {
-            let (_, figure) = self.figures(|step| step == wanted).pop()?;
-            Some(at(&figure.sorted(Run::per_s), 0.5))
-        };
+        let median = |step| Some(at(&self.figure(step)?.sorted(Run::per_s), 0.5));
         Some(median(step)? / median(against)?)
+    }
+
+    /// What was measured of one step.
+    fn figure(&self, wanted: Step) -> Option<Figure> {
+        self.figures(|step| step == wanted).pop().map(|(_, figure)| figure)
     }
 
     /// What was measured of some steps.

@@ -48,7 +48,7 @@ use crate::{
 /// Time for the fleet to be connected and shown whole, beyond what connecting takes by its pace: so much, and a second for so
 /// many devices, each of which brings topics that the MQTT broker has not routed before.
 const WARM_UP_WITHIN: Duration = Duration::from_secs(60);
-const WARM_UP_DEVICES_PER_S: u32 = 500;
+const WARM_UP_DEVICES_PER_S: u64 = 500;
 
 /// Time for a backlog to drain that no longer grows, before nothing that moves counts as stuck.
 const DRAINED_WITHIN: Duration = Duration::from_secs(10);
@@ -310,8 +310,7 @@ impl Run {
         )
         .await;
         let mut standing = self.judge.standing();
-        let devices = u32::try_from(self.plan.devices.len()).unwrap_or(u32::MAX);
-        let within = WARM_UP_WITHIN + Duration::from_secs((devices / WARM_UP_DEVICES_PER_S).into());
+        let within = WARM_UP_WITHIN + Duration::from_secs(self.plan.devices.len() as u64 / WARM_UP_DEVICES_PER_S);
         if !self.gauging(converged(&mut standing, within)).await {
             let behind = standing.borrow().checks.behind;
             let why = format!("{behind} devices were not shown within {within:?} of warm-up, before any fault");

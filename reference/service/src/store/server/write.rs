@@ -5,7 +5,7 @@ use dmp_core::registry::Beaten;
 use tokio_postgres::{Error, Row, Statement, types::ToSql};
 
 use super::classify::{outcome, query_error};
-use crate::store::{WriteOutcome, columns::Columns, guard::guarded, record::decode_beaten};
+use crate::store::{WriteOutcome, columns::Columns, error::chain, guard::guarded, record::decode_beaten};
 
 type Param<'a> = &'a (dyn ToSql + Sync);
 
@@ -72,9 +72,14 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
     let [devices, attributes, sessions, raes, feed] =
         [devices, attributes, sessions, raes, feed].map(|result| result.map(|_rows| ()));
     let ended = outcome([begin, devices, attributes, sessions, raes, feed], commit);
-    // An answer that is lost is made up for by the next snapshot of a session that lost.
-    let beaten = beaten.unwrap_or_default();
-    ended.unwrap_or_else(|| WriteOutcome::Committed { beaten: beaten.iter().filter_map(decode).collect() })
+    ended.unwrap_or_else(|| {
+        let beaten = beaten.unwrap_or_else(|error| {
+            // What was written stays so; the next snapshot of a session that lost asks again.
+            tracing::warn!("asking which sessions lost: {}", chain(&error));
+            Vec::new()
+        });
+        WriteOutcome::Committed { beaten: beaten.iter().filter_map(decode).collect() }
+    })
 }
 
 /// The columns have the types that the statement names.
