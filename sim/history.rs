@@ -305,6 +305,29 @@ impl PayloadHash {
     }
 }
 
+/// Identity of a value: its type, CRC-32C and length. What is kept of tens of thousands of devices, to be compared again
+/// and again, is this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digest(u64);
+
+impl Digest {
+    /// The digest of `value`.
+    pub(crate) fn of(value: &Value) -> Digest {
+        let text = |kind: u64, bytes: &[u8]| kind << 62 ^ (bytes.len() as u64) << 32 ^ u64::from(crc32c::crc32c(bytes));
+        Digest(match value {
+            Value::Text(value) => text(0, value.as_bytes()),
+            Value::Bool(value) => text(1, &[u8::from(*value)]),
+            Value::Integer(value) => text(2, &value.to_le_bytes()),
+            Value::Float(value) => text(3, &value.to_bits().to_le_bytes()),
+        })
+    }
+
+    /// The digest as a value, where one has to stand for the value itself.
+    pub(crate) fn as_value(self) -> Value {
+        Value::Integer(self.0.cast_signed())
+    }
+}
+
 /// A record in the log.
 #[derive(Debug, Clone)]
 pub struct Appended {

@@ -31,14 +31,14 @@ pub(super) use down::{CommandEnd, CommandLife, Commands};
 pub(super) use fate::{Fate, Fates, ON_ITS_WAY};
 pub(super) use ledger::{Ledger, Life, Mark, SessionLife};
 pub(super) use log::{Log, Offered};
-pub(super) use rows::{Digest, Fell, RowChange, Rows};
+pub(super) use rows::{Fell, RowChange, Rows};
 pub(super) use timeline::brief;
 pub(super) use truth::{Difference, Truth, difference, right_within};
 
 use crate::{
     check::Observable,
     fleet::plan::{COMMANDED, ChangeNumber, DeviceIndex, Plan},
-    history::{Appended, DeadSource, Down, Entry, PayloadHash, Read, Stage, What},
+    history::{Appended, DeadSource, Digest, Down, Entry, PayloadHash, Read, Stage, What},
     scenario::{FaultKind, Scenario},
 };
 
@@ -354,9 +354,7 @@ impl Models {
             return Step::Stranger;
         };
         let (first, newest_before) = self.ledger.appended(device, state.version, record, rev(&state.body), at);
-        if let Some(event) = &record.event {
-            self.log.appended(device, record.partition, record.offset, event.clone());
-        }
+        self.log.appended(device, record.partition, record.offset, state);
         Step::Logged { first, newest_before }
     }
 

@@ -1,7 +1,8 @@
 //! The log, merged per device: up to the committed offsets as one state, and beyond them record by record.
 //!
 //! Committed is what the rows must reflect. What is beyond may be in the rows or not, in part or whole, so that the rows
-//! of a device lie between the two.
+//! of a device lie between the two. Values are kept as digests and names are shared: the merge looks at neither, and a
+//! fleet has tens of thousands of devices.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,14 +10,14 @@ use std::{
 };
 
 use dmp_core::{
-    event::{AttributeName, Body, Event, StateEvent, Value},
+    event::{AttributeName, Body, StateEvent, Value},
     id::Version,
     merge::DeviceState,
     time::Wall,
 };
 
 use super::Gap;
-use crate::fleet::plan::DeviceIndex;
+use crate::{fleet::plan::DeviceIndex, history::Digest};
 
 /// Offers remembered per device that came after a newer one: they tell an overwritten row from one never written.
 const LATE_OFFERS: usize = 64;
@@ -55,16 +56,13 @@ pub(in crate::check) struct DeviceLog {
 pub(in crate::check) struct Pending {
     pub(in crate::check) partition: i32,
     pub(in crate::check) offset: i64,
-    event: Arc<Event>,
+    event: Arc<StateEvent>,
 }
 
 impl Pending {
-    /// What it says.
+    /// What it says, with digests in place of the values.
     pub(in crate::check) fn event(&self) -> &StateEvent {
-        match &*self.event {
-            Event::State(event) => event,
-            Event::Status(..) => unreachable!("only state events are entered"),
-        }
+        &self.event
     }
 }
 
@@ -76,7 +74,7 @@ struct PartitionLog {
 }
 
 /// Events of devices by their partition and offset.
-type Kept = BTreeMap<(i32, i64), (DeviceIndex, Arc<Event>)>;
+type Kept = BTreeMap<(i32, i64), (DeviceIndex, Arc<StateEvent>)>;
 
 /// The log of all devices of the plan.
 #[derive(Debug)]
@@ -85,6 +83,7 @@ pub(in crate::check) struct Log {
     partitions: BTreeMap<i32, PartitionLog>,
     excused: BTreeMap<DeviceIndex, Vec<Version>>,
     told: BTreeSet<(DeviceIndex, Option<AttributeName>, Version)>,
+    names: BTreeSet<AttributeName>,
     /// Every record, where the store is to be rebuilt from them.
     kept: Option<Kept>,
 }
@@ -97,6 +96,7 @@ impl Log {
             partitions: BTreeMap::new(),
             excused: BTreeMap::new(),
             told: BTreeSet::new(),
+            names: BTreeSet::new(),
             kept: rebuilds.then(BTreeMap::new),
         }
     }
@@ -110,7 +110,12 @@ impl Log {
         self.partitions.get(&partition).map_or(0, |log| log.committed)
     }
 
-    pub(super) fn appended(&mut self, device: DeviceIndex, partition: i32, offset: i64, event: Arc<Event>) {
+    pub(super) fn appended(&mut self, device: DeviceIndex, partition: i32, offset: i64, event: &StateEvent) {
+        let event = Arc::new(self.condensed(event));
+        self.enter(device, partition, offset, event);
+    }
+
+    fn enter(&mut self, device: DeviceIndex, partition: i32, offset: i64, event: Arc<StateEvent>) {
         if let Some(kept) = &mut self.kept {
             kept.insert((partition, offset), (device, event.clone()));
         }
@@ -125,7 +130,7 @@ impl Log {
         self.told.clear();
         let Some(kept) = self.kept.replace(BTreeMap::new()) else { return };
         for ((partition, offset), (device, event)) in kept {
-            self.appended(device, partition, offset, event);
+            self.enter(device, partition, offset, event);
         }
     }
 
@@ -157,7 +162,7 @@ impl Log {
             let (_, device) = log.ahead.remove(place)?;
             let pending = &mut self.devices[device.0 as usize].pending;
             let place = pending.iter().position(|p| p.partition == partition && p.offset == offset)?;
-            let version = pending.remove(place)?.event().version;
+            let version = pending.remove(place)?.event.version;
             return Some((device, version));
         }
         let place = log.behind.binary_search_by_key(&offset, |&(at, _, _)| at).ok()?;
@@ -176,12 +181,13 @@ impl Log {
     /// What the log offers for `name` at `version`, and whether it is `value`.
     pub(super) fn offers(&self, device: DeviceIndex, name: &AttributeName, value: &Value, version: Version) -> Offered {
         let log = self.device(device);
+        let value = digest(value);
         let stored = log.committed.attributes.get(name);
         let committed =
-            stored.filter(|offer| offer.version == version).map(|offer| offer.value.as_ref() == Some(value));
+            stored.filter(|offer| offer.version == version).map(|offer| offer.value.as_ref() == Some(&value));
         let pending = log.pending.iter().filter_map(|p| offer_at(p.event(), name, version));
         let mut found = None;
-        for same in committed.into_iter().chain(pending.map(|offered| offered == Some(value))) {
+        for same in committed.into_iter().chain(pending.map(|offered| offered == Some(&value))) {
             if same {
                 return Offered::Same;
             }
@@ -210,6 +216,29 @@ impl Log {
     pub(super) fn untold(&mut self, gaps: Vec<Gap>) -> Vec<Gap> {
         let told = &mut self.told;
         gaps.into_iter().filter(|gap| told.insert((gap.device, gap.name.clone(), gap.expected))).collect()
+    }
+
+    /// The event with digests in place of its values, and with shared names.
+    fn condensed(&mut self, event: &StateEvent) -> StateEvent {
+        let body = match &event.body {
+            Body::Delta { set, unset } => Body::Delta {
+                set: set.iter().map(|(name, value)| (self.name(name), digest(value))).collect(),
+                unset: unset.iter().map(|name| self.name(name)).collect(),
+            },
+            Body::Snapshot { attributes } => {
+                let condensed = |(name, (value, seq)): (&_, &(_, _))| (self.name(name), (digest(value), *seq));
+                Body::Snapshot { attributes: attributes.iter().map(condensed).collect() }
+            }
+        };
+        StateEvent { rae: event.rae.clone(), device: event.device, version: event.version, at: event.at, body }
+    }
+
+    fn name(&mut self, name: &AttributeName) -> AttributeName {
+        if let Some(shared) = self.names.get(name) {
+            return shared.clone();
+        }
+        self.names.insert(name.clone());
+        name.clone()
     }
 }
 
@@ -264,6 +293,11 @@ impl DeviceLog {
             self.late_floors.drain(..surplus);
         }
     }
+}
+
+/// What stands for `value`.
+fn digest(value: &Value) -> Value {
+    Digest::of(value).as_value()
 }
 
 fn is_snapshot(event: &StateEvent) -> bool {

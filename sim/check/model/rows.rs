@@ -8,33 +8,16 @@ use std::{
     time::Duration,
 };
 
-use dmp_core::{
-    event::{AttributeName, Value},
-    id::Version,
-};
+use dmp_core::{event::AttributeName, id::Version};
 
 use super::Source;
-use crate::fleet::plan::{DeviceIndex, RaeIndex};
+use crate::{
+    fleet::plan::{DeviceIndex, RaeIndex},
+    history::Digest,
+};
 
 /// Row changes remembered per device, for timelines.
 const REMEMBERED: usize = 24;
-
-/// Identity of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::check) struct Digest(u64);
-
-impl Digest {
-    /// The digest of `value`.
-    pub(in crate::check) fn of(value: &Value) -> Digest {
-        let text = |kind: u64, bytes: &[u8]| kind << 62 ^ (bytes.len() as u64) << 32 ^ u64::from(crc32c::crc32c(bytes));
-        Digest(match value {
-            Value::Text(value) => text(0, value.as_bytes()),
-            Value::Bool(value) => text(1, &[u8::from(*value)]),
-            Value::Integer(value) => text(2, &value.to_le_bytes()),
-            Value::Float(value) => text(3, &value.to_bits().to_le_bytes()),
-        })
-    }
-}
 
 /// An attribute of a device.
 #[derive(Debug, Clone)]

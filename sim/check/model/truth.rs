@@ -7,8 +7,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use dmp_core::event::{AttributeName, CONNECTION, Value};
 
-use super::{Commands, Digest, Ledger, Rows, Source};
-use crate::fleet::plan::{ATTRIBUTES, COMMANDED, ChangeNumber, DeviceIndex, Plan};
+use super::{Commands, Ledger, Rows, Source};
+use crate::{
+    fleet::plan::{ATTRIBUTES, COMMANDED, ChangeNumber, DeviceIndex, Plan},
+    history::Digest,
+};
 
 /// How a device differs from the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]

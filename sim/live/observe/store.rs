@@ -7,15 +7,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use dmp_core::{
-    event::Presence,
-    id::{Device, Rae},
+    event::{AttributeName, Presence, Value},
+    id::{Device, Rae, Version},
 };
 use dmp_service::store::Record;
 use tokio::sync::{mpsc, oneshot};
 
 use super::log::Entered;
 use crate::{
-    history::{Entry, Read, What},
+    history::{Digest, Entry, Read, What},
     live::{clock::RunClock, journal::Journal, primary::Primary},
 };
 
@@ -105,12 +105,14 @@ impl StoreReader {
         if !self.entered.wait(&ends, LOG_WITHIN).await {
             anyhow::bail!("the harness's own reader of the log is behind the ends of its partitions");
         }
-        let mut entries = differences(at, &last.rows, &rows);
+        let devices = rows.len();
+        let mut entries = Vec::new();
+        last.rows = differences(&mut entries, at, &last.rows, rows);
         let other = presence.iter().filter(|(rae, presence)| last.presence.get(*rae) != Some(*presence));
         entries.extend(other.map(|(rae, &presence)| Entry { at, what: What::Presence { rae: rae.clone(), presence } }));
-        entries.push(Entry { at, what: What::Read(Read { began, committed, ends, devices: rows.len() }) });
+        entries.push(Entry { at, what: What::Read(Read { began, committed, ends, devices }) });
         self.journal.enter_all(&mut entries).await;
-        (last.rows, last.presence) = (rows, presence);
+        last.presence = presence;
         Ok(())
     }
 }
@@ -119,38 +121,76 @@ impl StoreReader {
 #[derive(Default)]
 struct Shown {
     incarnation: u32,
-    rows: BTreeMap<Device, Record>,
+    rows: BTreeMap<Device, Glimpse>,
     presence: BTreeMap<Rae, Presence>,
 }
 
-/// What is other in `now` than in `last`.
-fn differences(at: Duration, last: &BTreeMap<Device, Record>, now: &BTreeMap<Device, Record>) -> Vec<Entry> {
-    let mut entries = Vec::new();
+/// What is remembered of a device's record until the next read: a whole fleet's values, kept twice, would be most of
+/// the memory of a large run.
+#[derive(PartialEq)]
+struct Glimpse {
+    floor: Version,
+    rae: Rae,
+    stale: bool,
+    /// In order of their names.
+    attributes: Box<[(AttributeName, Version, Digest)]>,
+}
+
+impl Glimpse {
+    fn of(record: &Record) -> Glimpse {
+        let attribute =
+            |(name, (value, version)): (&AttributeName, &(Value, Version))| (name.clone(), *version, Digest::of(value));
+        Glimpse {
+            floor: record.floor,
+            rae: record.rae.clone(),
+            stale: record.stale,
+            attributes: record.attributes.iter().map(attribute).collect(),
+        }
+    }
+
+    fn attribute(&self, name: &AttributeName) -> Option<&(AttributeName, Version, Digest)> {
+        self.attributes.binary_search_by(|(at, ..)| at.cmp(name)).ok().map(|place| &self.attributes[place])
+    }
+}
+
+/// Enters what is other in `now` than in `last`, and returns what to remember of `now`.
+fn differences(
+    entries: &mut Vec<Entry>,
+    at: Duration,
+    last: &BTreeMap<Device, Glimpse>,
+    now: BTreeMap<Device, Record>,
+) -> BTreeMap<Device, Glimpse> {
     let mut enter = |what| entries.push(Entry { at, what });
     for device in last.keys().filter(|device| !now.contains_key(device)) {
         enter(What::DeviceGone(*device));
     }
-    for (&device, record) in now {
+    let seen = |(device, record): (Device, Record)| {
+        let glimpse = Glimpse::of(&record);
         let before = last.get(&device);
-        if before == Some(record) {
-            continue;
+        if before != Some(&glimpse) {
+            changes(&mut enter, device, before, &glimpse, record);
         }
-        if before.is_none_or(|before| (before.floor, &before.rae) != (record.floor, &record.rae)) {
-            enter(What::Floor { device, version: record.floor, rae: record.rae.clone() });
-        }
-        if before.is_some_and(|before| before.stale) != record.stale {
-            enter(What::Stale { device, stale: record.stale });
-        }
-        for name in before.iter().flat_map(|before| before.attributes.keys()) {
-            if !record.attributes.contains_key(name) {
-                enter(What::RowGone { device, name: name.clone() });
-            }
-        }
-        for (name, (value, version)) in &record.attributes {
-            if before.and_then(|before| before.attributes.get(name)) != Some(&(value.clone(), *version)) {
-                enter(What::Row { device, name: name.clone(), value: value.clone(), version: *version });
-            }
+        (device, glimpse)
+    };
+    now.into_iter().map(seen).collect()
+}
+
+/// Enters how a device that is shown differs from what was shown `before`.
+fn changes(enter: &mut impl FnMut(What), device: Device, before: Option<&Glimpse>, now: &Glimpse, record: Record) {
+    if before.is_none_or(|before| (before.floor, &before.rae) != (now.floor, &now.rae)) {
+        enter(What::Floor { device, version: record.floor, rae: record.rae });
+    }
+    if before.is_some_and(|before| before.stale) != record.stale {
+        enter(What::Stale { device, stale: record.stale });
+    }
+    for (name, ..) in before.iter().flat_map(|before| &before.attributes) {
+        if !record.attributes.contains_key(name) {
+            enter(What::RowGone { device, name: name.clone() });
         }
     }
-    entries
+    for (name, (value, version)) in record.attributes {
+        if before.and_then(|before| before.attribute(&name)) != now.attribute(&name) {
+            enter(What::Row { device, name, value, version });
+        }
+    }
 }
