@@ -88,7 +88,11 @@ impl Lag {
         if let Some(drain) = self.draining.take() {
             self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
         }
-        let drain = self.slowest_drain.map_or(String::new(), |drain| format!(", quiet again after {drain:.1?}"));
+        let drain = match self.slowest_drain {
+            None => String::new(),
+            Some(Duration::ZERO) => ", quiet all along".to_owned(),
+            Some(drain) => format!(", quiet again after {drain:.1?}"),
+        };
         let unjudged = match (limits.drained_within, self.unjudged.as_slice()) {
             (None, _) | (Some(_), []) => String::new(),
             (Some(_), after) => format!(", not judged after {}", after.join(", ")),
