@@ -241,23 +241,28 @@ impl Deployment {
     /// Whether every server is on this machine's loopback.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        let store = self.store.address();
+        let file = self.store.url.starts_with("sqlite:");
         self.mqtt.door.address.is_loopback()
             && self.mqtt.bridge_door.address.is_loopback()
             && self.kafka.bootstrap.iter().all(Address::is_loopback)
-            && store.is_none_or(|address| address.is_loopback())
+            && (file || self.store.address().is_some_and(|address| address.is_loopback()))
     }
 }
 
 impl Store {
-    /// Where its server is; `None` for a file.
+    /// Where its server is; `None` for a file, and for a socket of this machine.
     #[must_use]
     pub fn address(&self) -> Option<Address> {
-        let (_, rest) = self.url.split_once("://").filter(|(scheme, _)| *scheme != "sqlite")?;
-        let rest = rest.split(['/', '?']).next().unwrap_or_default();
-        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-        Address::with_default_port(place, 5432).ok()
+        let server = !self.url.starts_with("sqlite:");
+        server.then(|| Address::with_default_port(place(&self.url), 5432).ok()).flatten()
     }
+}
+
+/// Hosts and ports of a server's URL.
+fn place(url: &str) -> &str {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let rest = rest.split(['/', '?']).next().unwrap_or_default();
+    rest.rsplit_once('@').map_or(rest, |(_, place)| place)
 }
 
 impl Bring {

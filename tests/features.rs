@@ -7,13 +7,13 @@ const FEATURES: [(&str, bool, &str); 3] = [
     (
         "containers",
         cfg!(feature = "containers"),
-        "runs and faults on Mosquitto, Kafka and PostgreSQL, and what is relied on in them; needs a Docker engine",
+        "runs and faults on Mosquitto, Kafka and PostgreSQL, and what is relied on in the first two; needs a Docker engine",
     ),
     ("sabotage", cfg!(feature = "sabotage"), "planted bugs, each of which must be caught"),
     (
         "kafka-tls",
         cfg!(feature = "kafka-tls"),
-        "TLS and SASL of Kafka; builds OpenSSL from source, which takes minutes",
+        "the settings of TLS and SASL for Kafka; builds OpenSSL from source, which takes minutes",
     ),
 ];
 

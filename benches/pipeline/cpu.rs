@@ -121,11 +121,12 @@ fn of_process(stat: &str) -> Option<(&str, Duration)> {
 fn of_the_machine() -> (Duration, Duration) {
     let stat = fs::read_to_string("/proc/stat").expect("proc(5) is mounted");
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    let ticks: Vec<u32> = fields.filter_map(|field| field.parse().ok()).collect();
+    let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or_default()).collect();
     let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = ticks[..] else {
         panic!("/proc/stat is not as proc(5) has it: {stat}");
     };
-    (TICK * (user + nice + system + irq + softirq), TICK * stolen)
+    let time = |ticks: u64| Duration::from_secs_f64(TICK.as_secs_f64() * ticks as f64);
+    (time(user + nice + system + irq + softirq), time(stolen))
 }
 
 impl Sub for Cpu {

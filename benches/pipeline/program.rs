@@ -12,8 +12,8 @@ use tokio::{
 /// Longest wait for anything, so that a fault ends the bench and does not hang it.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Shortest and longest time between two looks: a hundredth of what is measured, and often enough where nothing moves yet.
-/// A look costs half a millisecond, so one at every hundredth would be felt.
+/// Shortest and longest time between two looks; the shortest also while nothing moves yet. A look takes time from what it
+/// measures, so there are few.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
 /// Waits until all parts of a program work.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use dmp_core::event::{AttributeName, Body};
+use dmp_core::event::AttributeName;
 
 use super::{
     bound::bound,
@@ -132,11 +132,7 @@ fn shown(models: &Models, device: DeviceIndex, name: &AttributeName) -> String {
 /// Whether what would heal the device still exists somewhere: then it is stuck there, else it is lost.
 fn blame(models: &Models, device: DeviceIndex, change: ChangeNumber) -> String {
     let log = models.log.device(device);
-    let heals = |body: &Body| match body {
-        Body::Snapshot { .. } => true,
-        Body::Delta { set, .. } => set.contains_key("rev"),
-    };
-    if let Some(pending) = log.pending.iter().find(|pending| heals(&pending.event().body)) {
+    if let Some(pending) = log.pending.iter().find(|pending| pending.tells("rev")) {
         let (partition, offset) = (pending.partition, pending.offset);
         let committed = models.log.committed_offset(partition);
         return format!(

@@ -85,12 +85,14 @@ impl Lag {
         let limits = &models.scenario.checks;
         let committed = self.percentile(figures, "end - committed", limits.lag_committed_p99, |p| p.lag_committed);
         let reflected = self.percentile(figures, "end - reflected", limits.lag_reflected_p99, |p| p.lag_reflected);
-        if let Some(drain) = self.draining.take() {
+        if let Some(drain) =
+            self.draining.take().filter(|drain| drain.last_quiet.is_some() || !drain.loud_for.is_zero())
+        {
             self.slowest_drain = self.slowest_drain.max(Some(drain.loud_for));
         }
         let drain = match self.slowest_drain {
             None => String::new(),
-            Some(Duration::ZERO) => ", quiet all along".to_owned(),
+            Some(Duration::ZERO) => ", quiet at once".to_owned(),
             Some(drain) => format!(", quiet again after {drain:.1?}"),
         };
         let unjudged = match (limits.drained_within, self.unjudged.as_slice()) {

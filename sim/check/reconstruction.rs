@@ -179,7 +179,8 @@ impl Reconstruction {
             if let (true, Some((at, first))) = (build.silent, &build.first) {
                 let (commands, name) = (build.commands, build.name());
                 let LoggedCommand { name: kind, session, rae, .. } = first;
-                let which = format!("{commands} commands, the first a {kind} to session {session} of {rae}");
+                let s = if commands == 1 { "" } else { "s" };
+                let which = format!("{commands} command{s}, the first a {kind} to session {session} of {rae}");
                 let what = match build.who {
                     Who::Registry => format!("{name} sent {which}, after its store was wiped, and had no reason to"),
                     Who::Consumer(_) => format!("{name}, group {}, sent {which}: it is not the registry", build.group),

@@ -85,6 +85,7 @@ pub(super) async fn start(config: Config, brake: Brake) -> anyhow::Result<Runnin
         group: config.group,
         kafka: config.kafka,
         topic: kafka_topic::EVENTS,
+        fetch: kafka::Fetch::Prompt,
         start: Start::Earliest,
         drain_within: DRAIN_WITHIN,
         backoff: config::Backoff::default(),

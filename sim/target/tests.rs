@@ -112,6 +112,17 @@ fn secrets_that_are_not_at_hand_or_do_not_fit_are_named_at_their_place() {
     refused("password_env = \"RAE\"", "password_file = \"gone\"", 4, "mqtt.password_file", "cannot be read");
     refused("username = \"{serial}\"\n", "", 3, "mqtt.username", "a password is somebody's");
     refused("reader@", "reader:hunter2@", 8, "store.url", "must not hold a password");
+    refused("/dmp\"", "/dmp?password=hunter2\"", 8, "store.url", "must not have the option password");
+    refused("/dmp\"", "/dmp?sslmode=require&host=db.example\"", 8, "store.url", "must not have the option host");
+    refused("/dmp\"", "/dmp?hostaddr=10.0.0.7\"", 8, "store.url", "must not have the option hostaddr");
+    refused("localhost:5432", "localhost:5432,db.example:5432", 8, "store.url", "names several servers");
+    refused(
+        "reader@localhost:5432/dmp\"",
+        "localhost:5432/dmp\"\npassword_env = \"RAE\"",
+        8,
+        "store.url",
+        "names no user",
+    );
     refused("[run]", "[mqtt.bridge]\nusername = \"{serial}\"\n[run]", 10, "mqtt.bridge.username", "not a RAE's");
     refused("username = \"{serial}\"", "username = \"x\"\nca = \"{serial}.pem\"", 4, "mqtt.ca", "not a RAE's");
     refused("\"RAE\"", "\"RAE\"\ncertificate = \"{serial}.pem\"", 5, "mqtt.key", "a certificate needs its key");

@@ -22,6 +22,16 @@ pub mod topics;
 pub use consumer::{Consumer, ConsumerConfig, Event};
 pub use producer::Producer;
 
+/// When the broker answers a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// As soon as there is a record: for topics on which somebody waits for one.
+    Prompt,
+    /// When there are 64 KiB, or after 20 ms: for the events topic, where a broker that answers for each record does
+    /// little else.
+    Bulk,
+}
+
 /// Why Kafka could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {

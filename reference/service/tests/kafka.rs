@@ -15,7 +15,7 @@ use dmp_core::{
 use dmp_service::{
     config::{Backoff, Kafka, Start},
     kafka::{
-        Consumer, ConsumerConfig, Event, KafkaError, Producer,
+        Consumer, ConsumerConfig, Event, Fetch, KafkaError, Producer,
         inspect::{Inspector, Tail},
         topics,
     },
@@ -77,6 +77,7 @@ impl Group {
             group: "test-group".to_owned(),
             client_id: "test-consumer".to_owned(),
             topic: TOPIC,
+            fetch: Fetch::Bulk,
             start: Start::Earliest,
             drain_within: Duration::from_secs(5),
             backoff: Backoff { first: Duration::from_millis(10), most: Duration::from_millis(100) },

@@ -1,8 +1,8 @@
 //! The log, merged per device: up to the committed offsets as one state, and beyond them record by record.
 //!
 //! Committed is what the rows must reflect. What is beyond may be in the rows or not, in part or whole, so that the rows
-//! of a device lie between the two. Values are kept as digests and names are shared: the merge looks at neither, and a
-//! fleet has tens of thousands of devices.
+//! of a device lie between the two. A fleet has tens of thousands of devices, so names are shared, and digests stand for
+//! the values, which the merge passes on unread.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -56,13 +56,17 @@ pub(in crate::check) struct DeviceLog {
 pub(in crate::check) struct Pending {
     pub(in crate::check) partition: i32,
     pub(in crate::check) offset: i64,
+    /// With digests in place of its values.
     event: Arc<StateEvent>,
 }
 
 impl Pending {
-    /// What it says, with digests in place of the values.
-    pub(in crate::check) fn event(&self) -> &StateEvent {
-        &self.event
+    /// Whether it tells the value of `name`: a snapshot tells all there are.
+    pub(in crate::check) fn tells(&self, name: &str) -> bool {
+        match &self.event.body {
+            Body::Snapshot { .. } => true,
+            Body::Delta { set, .. } => set.contains_key(name),
+        }
     }
 }
 
@@ -185,7 +189,7 @@ impl Log {
         let stored = log.committed.attributes.get(name);
         let committed =
             stored.filter(|offer| offer.version == version).map(|offer| offer.value.as_ref() == Some(&value));
-        let pending = log.pending.iter().filter_map(|p| offer_at(p.event(), name, version));
+        let pending = log.pending.iter().filter_map(|p| offer_at(&p.event, name, version));
         let mut found = None;
         for same in committed.into_iter().chain(pending.map(|offered| offered == Some(&value))) {
             if same {
@@ -201,7 +205,7 @@ impl Log {
     pub(super) fn offers_floor(&self, device: DeviceIndex, version: Version) -> bool {
         let log = self.device(device);
         log.committed.floor.as_ref().is_some_and(|floor| version <= floor.version)
-            || log.pending.iter().any(|p| is_snapshot(p.event()) && p.event().version == version)
+            || log.pending.iter().any(|p| is_snapshot(&p.event) && p.event.version == version)
     }
 
     /// Whether anything in the log makes `name` at `version` invisible.
@@ -245,7 +249,7 @@ impl Log {
 impl DeviceLog {
     /// Whether a record beyond the committed offsets hides `name` at `version`.
     pub(in crate::check) fn may_hide(&self, name: &AttributeName, version: Version) -> bool {
-        self.pending.iter().map(Pending::event).any(|event| match &event.body {
+        self.pending.iter().map(|p| &p.event).any(|event| match &event.body {
             Body::Delta { unset, .. } => event.version > version && unset.contains(name),
             Body::Snapshot { attributes } => event.version >= version && !attributes.contains_key(name),
         })
@@ -253,25 +257,25 @@ impl DeviceLog {
 
     /// Whether a record beyond the committed offsets offers `name` at `version`.
     pub(in crate::check) fn may_offer(&self, name: &AttributeName, version: Version) -> bool {
-        self.pending.iter().any(|p| offer_at(p.event(), name, version).flatten().is_some())
+        self.pending.iter().any(|p| offer_at(&p.event, name, version).flatten().is_some())
     }
 
     /// Whether `name` at `version` was offered again after a newer one.
     pub(in crate::check) fn offered_late(&self, name: &AttributeName, version: Version) -> bool {
         self.late.iter().any(|(late, at)| late == name && *at == version)
-            || self.pending.iter().any(|p| offer_at(p.event(), name, version).is_some())
+            || self.pending.iter().any(|p| offer_at(&p.event, name, version).is_some())
     }
 
     /// Whether the snapshot of `version` came again, or at all, after a newer one.
     pub(in crate::check) fn floor_late(&self, version: Version) -> bool {
         self.late_floors.contains(&version)
-            || self.pending.iter().any(|p| is_snapshot(p.event()) && p.event().version == version)
+            || self.pending.iter().any(|p| is_snapshot(&p.event) && p.event.version == version)
     }
 
     fn commit(&mut self, partition: i32, offset: i64) -> Option<Version> {
         let place = self.pending.iter().position(|p| p.partition == partition && p.offset == offset)?;
         let record = self.pending.remove(place)?;
-        let event = record.event();
+        let event = &record.event;
         self.remember_late(event);
         self.committed.apply(event, Wall::default());
         Some(event.version)

@@ -72,7 +72,7 @@ fn a_consumer_that_speaks_fails_and_the_registry_may() {
         }
         story
     };
-    commanded(Some("new-consumer-0")).fails_check(CheckId::C22, "sent 3 commands");
+    commanded(Some("new-consumer-0")).fails_check(CheckId::C22, "sent 3 commands, the first a snapshot to session");
     commanded(Some("dmp-registry")).passes_check(CheckId::C22);
     commanded(None).fails_check(CheckId::C22, "that no registry signed");
     let mut shared = commanded(None);
@@ -90,6 +90,7 @@ fn a_registry_that_speaks_long_after_its_store_was_wiped_fails_unless_the_scenar
         if may {
             story.passes_check(CheckId::C22);
         } else {
+            story.fails_check(CheckId::C22, "sent 1 command, the first a reonboard to session");
             story.fails_check(CheckId::C22, "had no reason to");
         }
     }

@@ -10,7 +10,10 @@ use dmp_core::{
     dead_letter::header,
     event::{Poison, decode},
 };
-use dmp_service::kafka::inspect::{Tail, Tailed};
+use dmp_service::kafka::{
+    Fetch,
+    inspect::{Tail, Tailed},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -50,7 +53,7 @@ pub(in crate::live) async fn start(
     let (events_in, events) = mpsc::channel(RECORDS);
     let from = feed.begins(&feed.topics.events).await?;
     let (progress, entered) = watch::channel(Arc::new(Mutex::new(from.clone())));
-    let mut tails = vec![Tail::start(&feed.kafka, &feed.topics.events, from, events_in).await?];
+    let mut tails = vec![Tail::start_with(&feed.kafka, &feed.topics.events, from, events_in, Fetch::Bulk).await?];
     observers.spawn(enter_events(events, feed.run.clone(), progress, journal.clone()));
     if feed.observe.dead_letters {
         let (letters_in, letters) = mpsc::channel(RECORDS);

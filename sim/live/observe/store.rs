@@ -125,8 +125,7 @@ struct Shown {
     presence: BTreeMap<Rae, Presence>,
 }
 
-/// What is remembered of a device's record until the next read: a whole fleet's values, kept twice, would be most of
-/// the memory of a large run.
+/// What is remembered of a device's record until the next read: of values, as much as tells whether they changed.
 #[derive(PartialEq)]
 struct Glimpse {
     floor: Version,

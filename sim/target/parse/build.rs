@@ -16,7 +16,9 @@ use super::raw::{RawAbortIf, RawBring, RawKafka, RawLimits, RawMqtt, RawObserve,
 use crate::{
     fleet::RunPrefix,
     scenario::parse::{Builder, Field, Table},
-    target::{AbortIf, Address, Bring, Deployment, Door, Kafka, KafkaSecurity, Limits, Mqtt, Observe, Store, Topics},
+    target::{
+        AbortIf, Address, Bring, Deployment, Door, Kafka, KafkaSecurity, Limits, Mqtt, Observe, Store, Topics, place,
+    },
 };
 
 /// The group of the reference's registry.
@@ -215,12 +217,20 @@ fn mechanism(builder: &mut Builder<'_>, field: Field<String>) -> Option<String> 
 fn store(builder: &mut Builder<'_>, raw: Field<RawStore>, around: &Around<'_>) -> Store {
     let (table, raw) = Table::of("store", raw);
     let help = "such as \"postgres://reader@db.staging.example:5432/dmp?sslmode=verify-full\", or \"sqlite:FILE\"";
-    let url = builder.required(&table, "url", raw.url, help).map(|url| store_url(builder, url, help, around));
-    Store {
-        url: url.unwrap_or_default(),
-        password: password(builder, &table, raw.password_file, raw.password_env, around, false),
-        view: raw.view.and_then(|view| view_name(builder, view)),
+    let url = builder.required(&table, "url", raw.url, help);
+    let server = url.as_ref().and_then(|url| url.get_ref().split_once("://").map(|(_, rest)| (url.span(), rest)));
+    let nobody = server.filter(|(_, rest)| !rest.contains('@')).map(|(span, _)| span);
+    let url = url.map(|url| store_url(builder, url, help, around));
+    let password = password(builder, &table, raw.password_file, raw.password_env, around, false);
+    if let (Some(span), true) = (nobody, password.is_some()) {
+        builder.refuse(
+            span,
+            "store.url",
+            "names no user",
+            "a password is somebody's: postgres://USER@HOST:PORT/DATABASE",
+        );
     }
+    Store { url: url.unwrap_or_default(), password, view: raw.view.and_then(|view| view_name(builder, view)) }
 }
 
 fn store_url(builder: &mut Builder<'_>, url: Spanned<String>, help: &str, around: &Around<'_>) -> String {
@@ -235,8 +245,20 @@ fn store_url(builder: &mut Builder<'_>, url: Spanned<String>, help: &str, around
     } else if user.is_some_and(|user| user.contains(':')) {
         let help = "name it by store.password_file or store.password_env";
         builder.refuse(span, "store.url", "must not hold a password", help);
+    } else if let Some(option) = names_a_server(&url) {
+        let help = "one server, and whoever reads it, stand before the database: postgres://USER@HOST:PORT/DATABASE";
+        builder.refuse(span, "store.url", format!("must not have the option {option}"), help);
+    } else if place(&url).contains(',') {
+        builder.refuse(span, "store.url", "names several servers", "name the one that is to be read");
     }
     authority_beside(&url, around)
+}
+
+/// The option of a server's URL by which it would lead elsewhere than where it says, or would hold a password.
+fn names_a_server(url: &str) -> Option<&str> {
+    let (_, query) = url.split_once('?')?;
+    let names = query.split('&').map(|option| option.split_once('=').map_or(option, |(name, _)| name));
+    names.into_iter().find(|name| ["host", "hostaddr", "port", "user", "password"].contains(name))
 }
 
 /// Files are named beside the target's, also within the URL.

@@ -15,7 +15,7 @@ use dmp_core::{
 };
 use dmp_service::{
     config::{Backoff, Kafka, Start},
-    kafka::{Consumer, ConsumerConfig, Event, Producer, inspect::Inspector},
+    kafka::{Consumer, ConsumerConfig, Event, Fetch, Producer, inspect::Inspector},
 };
 use rdkafka::consumer::Consumer as _;
 use tokio::{sync::mpsc, time::timeout};
@@ -114,6 +114,7 @@ impl Member {
             group: bench.named("g"),
             client_id: bench.named(name),
             topic: bench.topic,
+            fetch: Fetch::Bulk,
             start,
             drain_within: PATIENCE,
             backoff: Backoff { first: Duration::from_millis(10), most: Duration::from_millis(100) },

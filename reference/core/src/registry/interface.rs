@@ -118,7 +118,8 @@ pub enum WriteOutcome {
     Committed {
         /// The sessions with a snapshot in the batch ([`crate::merge::SessionRow::snapshot`]) that are not the newest of
         /// their device in the store, as that is with these rows in it, and whose snapshot was received after that one had
-        /// opened: what is older was followed, not beaten, and a rebuild reads much of it.
+        /// opened: what is older was followed, not beaten, and a rebuild reads much of it. Not all of them where the store
+        /// failed after the rows were durable: the next snapshot of a session that lost asks again.
         beaten: Vec<Beaten>,
     },
     /// Nothing was written; a later attempt may succeed.

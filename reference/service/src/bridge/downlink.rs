@@ -182,6 +182,7 @@ fn consumer(config: &Config, client_id: String, gauges: &Gauges) -> ConsumerConf
         group: config.commands.group.clone(),
         client_id,
         topic: kafka_topic::COMMANDS,
+        fetch: kafka::Fetch::Prompt,
         // A command that is older than the group has expired, or is still wanted; its issuer waits for a word either way.
         start: Start::Earliest,
         drain_within: config.drain_within,

@@ -8,7 +8,7 @@ use rdkafka::{
     error::{KafkaError as NativeError, RDKafkaErrorCode},
 };
 
-use super::KafkaError;
+use super::{Fetch, KafkaError};
 use crate::config::{Kafka, KafkaSecurity};
 
 /// Settings of a client: those that all share, then its `own`, then what the operator wants instead. Those on which
@@ -66,26 +66,28 @@ pub(super) fn producer(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, K
 }
 
 /// Settings of a group member whose offsets are committed by hand.
-pub(super) fn consumer(kafka: &Kafka, client_id: &str, group: &str) -> Result<ClientConfig, KafkaError> {
+pub(super) fn consumer(kafka: &Kafka, client_id: &str, group: &str, fetch: Fetch) -> Result<ClientConfig, KafkaError> {
     let member = [
         ("partition.assignment.strategy", "range".to_owned()),
         ("session.timeout.ms", millis(kafka.session_timeout)),
         ("heartbeat.interval.ms", millis(kafka.session_timeout / 5)),
         ("max.poll.interval.ms", millis(kafka.max_poll_interval.max(kafka.session_timeout))),
     ];
-    let own = reading(kafka, group, "20").into_iter().chain(member);
+    let own = reading(kafka, group, fetch).into_iter().chain(member);
     settings(kafka, client_id, own)
 }
 
 /// Settings of a consumer of assigned partitions, from the oldest record on. librdkafka wants a group in name, and it
 /// gets its own name; it neither joins nor commits.
-pub(super) fn reader(kafka: &Kafka, client_id: &str) -> Result<ClientConfig, KafkaError> {
-    settings(kafka, client_id, reading(kafka, client_id, "50"))
+pub(super) fn reader(kafka: &Kafka, client_id: &str, fetch: Fetch) -> Result<ClientConfig, KafkaError> {
+    settings(kafka, client_id, reading(kafka, client_id, fetch))
 }
 
-/// Settings of whoever reads records. A broker that answers for each record does little else: at 900 records a second that
-/// takes it half a core. So it answers when there is much to say, or after `wait_ms`.
-fn reading(kafka: &Kafka, group: &str, wait_ms: &str) -> [(&'static str, String); 11] {
+fn reading(kafka: &Kafka, group: &str, fetch: Fetch) -> [(&'static str, String); 11] {
+    let (min_bytes, wait_ms) = match fetch {
+        Fetch::Prompt => (1, 100),
+        Fetch::Bulk => (64 * 1024, 20),
+    };
     [
         ("group.id", group.to_owned()),
         // Reading starts at explicit offsets; this is where it goes on when retention has deleted the next record.
@@ -95,8 +97,8 @@ fn reading(kafka: &Kafka, group: &str, wait_ms: &str) -> [(&'static str, String)
         ("enable.auto.offset.store", "false".to_owned()),
         ("queued.max.messages.kbytes", (kafka.consumer_buffer / 1024).to_string()),
         ("queued.min.messages", "10000".to_owned()),
-        ("fetch.min.bytes", (64 * 1024).to_string()),
-        ("fetch.wait.max.ms", wait_ms.to_owned()),
+        ("fetch.min.bytes", min_bytes.to_string()),
+        ("fetch.wait.max.ms", wait_ms.to_string()),
         ("fetch.error.backoff.ms", "100".to_owned()),
         // The default lets a full prefetch queue rest for a second.
         ("fetch.queue.backoff.ms", "20".to_owned()),
@@ -200,10 +202,27 @@ mod tests {
         for (key, value) in [("socket.nagle.disable", "false"), ("fetch.wait.max.ms", "7"), ("linger.ms", "9")] {
             kafka.extra.insert(key.to_owned(), value.to_owned());
         }
-        for made in [admin(&kafka, "c"), producer(&kafka, "c"), reader(&kafka, "c"), consumer(&kafka, "c", "g")] {
+        for made in [
+            admin(&kafka, "c"),
+            producer(&kafka, "c"),
+            reader(&kafka, "c", Fetch::Prompt),
+            consumer(&kafka, "c", "g", Fetch::Bulk),
+        ] {
             let made = made.expect("no security");
             let value = |key| made.get(key).expect("a value");
             assert_eq!(["socket.nagle.disable", "fetch.wait.max.ms", "linger.ms"].map(value), ["false", "7", "9"]);
+        }
+    }
+
+    #[test]
+    fn only_bulk_lets_the_broker_wait_for_more_than_one_record() {
+        let kafka = Kafka::at("127.0.0.1:1");
+        for (fetch, wanted) in [(Fetch::Prompt, ["1", "100"]), (Fetch::Bulk, ["65536", "20"])] {
+            for made in [reader(&kafka, "c", fetch), consumer(&kafka, "c", "g", fetch)] {
+                let made = made.expect("no security");
+                let value = |key| made.get(key).expect("a value");
+                assert_eq!(["fetch.min.bytes", "fetch.wait.max.ms"].map(value), wanted, "{fetch:?}");
+            }
         }
     }
 
@@ -213,7 +232,9 @@ mod tests {
         let mut scram = kafka("SCRAM-SHA-512");
         scram.security.as_mut().expect("set above").tls = false;
         for kafka in [kafka("PLAIN"), scram] {
-            for made in [producer(&kafka, "c"), consumer(&kafka, "c", "g"), reader(&kafka, "c")] {
+            for made in
+                [producer(&kafka, "c"), consumer(&kafka, "c", "g", Fetch::Bulk), reader(&kafka, "c", Fetch::Prompt)]
+            {
                 let error = made.expect_err("never unprotected instead");
                 assert!(error.to_string().contains("kafka-tls"), "{error}");
             }
@@ -225,7 +246,8 @@ mod tests {
         let mut kafka = kafka("PLAIN");
         let security = kafka.security.as_mut().expect("set above");
         (security.tls, security.ca) = (false, None);
-        for made in [producer(&kafka, "c"), consumer(&kafka, "c", "g"), reader(&kafka, "c")] {
+        for made in [producer(&kafka, "c"), consumer(&kafka, "c", "g", Fetch::Bulk), reader(&kafka, "c", Fetch::Prompt)]
+        {
             let native = made.expect("any build").create_native_config().expect("librdkafka knows the keys");
             let value = |key: &str| native.get(key).expect("a value");
             assert_eq!([value("security.protocol"), value("sasl.mechanisms")], ["sasl_plaintext", "PLAIN"]);
@@ -240,7 +262,9 @@ mod tests {
 
         for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
             let kafka = kafka(mechanism);
-            for made in [producer(&kafka, "c"), consumer(&kafka, "c", "g"), reader(&kafka, "c")] {
+            for made in
+                [producer(&kafka, "c"), consumer(&kafka, "c", "g", Fetch::Bulk), reader(&kafka, "c", Fetch::Prompt)]
+            {
                 let native = made.expect("a build with TLS").create_native_config().expect("librdkafka knows the keys");
                 let value = |key: &str| native.get(key).expect("a value");
                 assert_eq!(value("security.protocol"), "sasl_ssl");
@@ -249,7 +273,7 @@ mod tests {
                 assert_eq!(value("ssl.ca.location"), "/certificates/ca.pem");
             }
             // A client is only made where the mechanism is built in; authorities are read then, so the system's here.
-            let mut config = consumer(&kafka, "c", "g").expect("a build with TLS");
+            let mut config = consumer(&kafka, "c", "g", Fetch::Bulk).expect("a build with TLS");
             config.remove("ssl.ca.location");
             let _client: BaseConsumer = config.create().unwrap_or_else(|error| panic!("{mechanism}: {error}"));
         }

@@ -19,7 +19,7 @@ use dmp_core::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    KafkaError, client,
+    Fetch, KafkaError, client,
     mailbox::{CommitRequest, Flow, Mailbox},
     reader::{Reader, Stopped},
 };
@@ -35,6 +35,8 @@ pub struct ConsumerConfig {
     pub client_id: String,
     /// The topic to read.
     pub topic: &'static str,
+    /// When the broker answers.
+    pub fetch: Fetch,
     /// Where to start in a partition in which the group has no committed offset.
     pub start: Start,
     /// How long the core may take to drain a revoked generation. The thread waits a little longer, for the answer.
@@ -102,7 +104,7 @@ impl Consumer {
     /// # Errors
     /// [`KafkaError`] for refused settings, or when the thread cannot be started. A broker that is away is none.
     pub fn start(config: ConsumerConfig, events: mpsc::Sender<Event>) -> Result<Consumer, KafkaError> {
-        let native = client::consumer(&config.kafka, &config.client_id, &config.group)?;
+        let native = client::consumer(&config.kafka, &config.client_id, &config.group, config.fetch)?;
         native.create_native_config().map_err(KafkaError::settings)?;
         let mailbox = Arc::new(Mailbox::default());
         let (end, ended) = oneshot::channel();

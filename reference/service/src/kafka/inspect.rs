@@ -27,7 +27,7 @@ use rdkafka::{
 use tokio::sync::mpsc;
 
 use super::{
-    KafkaError,
+    Fetch, KafkaError,
     client::{self, Words},
     topics::{LoggedConsumer, blocking},
 };
@@ -75,7 +75,7 @@ impl Inspector {
     /// # Errors
     /// [`KafkaError`] for refused settings.
     pub fn new(kafka: &Kafka, group: &str) -> Result<Inspector, KafkaError> {
-        let config = client::consumer(kafka, "dmp-inspector", group)?;
+        let config = client::consumer(kafka, "dmp-inspector", group, Fetch::Prompt)?;
         let consumer = BaseConsumer::from_config_and_context(&config, LoggedConsumer(Words::default()))
             .map_err(KafkaError::settings)?;
         Ok(Inspector { consumer: Arc::new(consumer), kafka: Arc::new(kafka.clone()) })
@@ -165,7 +165,7 @@ impl Inspector {
         let (ends, topic) = (self.end_offsets(topic).await?, topic.to_owned());
         let kafka = Arc::clone(&self.kafka);
         blocking(move || {
-            let mut config = client::reader(&kafka, "dmp-inspector")?;
+            let mut config = client::reader(&kafka, "dmp-inspector", Fetch::Prompt)?;
             config.set("enable.partition.eof", "true");
             let reader: BaseConsumer<LoggedConsumer> =
                 BaseConsumer::from_config_and_context(&config, LoggedConsumer(Words::default()))
@@ -225,7 +225,21 @@ impl Tail {
         from: BTreeMap<Partition, Offset>,
         records: mpsc::Sender<Tailed>,
     ) -> Result<Tail, KafkaError> {
-        let config = client::reader(kafka, "dmp-tail")?;
+        Tail::start_with(kafka, topic, from, records, Fetch::Prompt).await
+    }
+
+    /// As [`Tail::start`], with the broker's answers as `fetch` says.
+    ///
+    /// # Errors
+    /// As [`Tail::start`].
+    pub async fn start_with(
+        kafka: &Kafka,
+        topic: &str,
+        from: BTreeMap<Partition, Offset>,
+        records: mpsc::Sender<Tailed>,
+        fetch: Fetch,
+    ) -> Result<Tail, KafkaError> {
+        let config = client::reader(kafka, "dmp-tail", fetch)?;
         let consumer: BaseConsumer<LoggedConsumer> =
             BaseConsumer::from_config_and_context(&config, LoggedConsumer(Words::default()))
                 .map_err(KafkaError::settings)?;

@@ -77,6 +77,7 @@ impl Adapter {
             group: config.group.clone(),
             client_id,
             topic: kafka_topic::EVENTS,
+            fetch: kafka::Fetch::Bulk,
             start: config.start,
             drain_within: config.drain_within,
             backoff: config.backoff,

@@ -220,7 +220,9 @@ impl Store {
 
     fn check(&self) -> Result<(), Fault> {
         let user = self.url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
-        if user.is_some_and(|user| user.contains(':')) {
+        let query = self.url.split_once('?').map_or("", |(_, query)| query);
+        let option = query.split('&').any(|option| option.starts_with("password="));
+        if option || user.is_some_and(|user| user.contains(':')) {
             let reason = "must not hold a password; use `password_file` or DMP_REGISTRY_STORE_PASSWORD";
             return Err(Fault::at("store.url", reason));
         }

@@ -1,7 +1,7 @@
 //! The server store: PostgreSQL and CockroachDB with the same SQL, every statement of which stands in a file beside this.
 //!
-//! A write sends its whole transaction at once, `BEGIN` to `COMMIT`, and reads the answers as they come: one round trip.
-//! So once it is sent, a lost connection leaves its end unknown, and is reported as such. Reading is one statement on the
+//! A write sends its whole transaction at once, `BEGIN` to `COMMIT`, and behind it the question which sessions lost; it
+//! reads the answers as they come: one round trip. So once it is sent, a lost connection leaves its end unknown, and is reported as such. Reading is one statement on the
 //! view, which sees one moment at any isolation level.
 //!
 //! Nothing waits for ever: connections, statements, idle transactions and whole calls each have a bound.

@@ -1,4 +1,4 @@
-//! One batch, one transaction, one round trip.
+//! One batch, one transaction, one round trip; in the same trip, behind it, the question which sessions lost.
 
 use deadpool_postgres::Client;
 use dmp_core::registry::Beaten;
@@ -51,8 +51,7 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
         0 => Ok(0),
         _ => client.execute(statement, params).await,
     };
-    // Each future sends when it is first polled: `biased` makes that the order of the lines. Who lost is asked behind the
-    // commit: a transaction that had read other sessions would be aborted, where it is serializable, for those who open some.
+    // Each future sends when it is first polled: `biased` makes that the order of the lines.
     let (begin, devices, attributes, sessions, raes, feed, commit, beaten) = tokio::join!(
         biased;
         client.batch_execute("BEGIN"),
@@ -63,10 +62,10 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
         write(partitions.len(), &statements.feed, &feed_params),
         client.batch_execute("COMMIT"),
         async {
-            if standings.device.is_empty() {
-                return Ok(Vec::new());
+            match standings.device.len() {
+                0 => Ok(Vec::new()),
+                _ => look(client, &statements.beaten, &standing_params).await,
             }
-            client.query(&statements.beaten, &standing_params).await
         },
     );
     let [devices, attributes, sessions, raes, feed] =
@@ -80,6 +79,18 @@ pub(super) async fn write(client: &Client, columns: &Columns) -> WriteOutcome {
         });
         WriteOutcome::Committed { beaten: beaten.iter().filter_map(decode).collect() }
     })
+}
+
+/// Asks in a transaction of its own that serializable ones do not heed: were it of the write, or serializable itself, then
+/// those that open sessions meanwhile would be aborted for it, or it for them.
+async fn look(client: &Client, statement: &Statement, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+    let (begin, rows, commit) = tokio::join!(
+        biased;
+        client.batch_execute("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY"),
+        client.query(statement, params),
+        client.batch_execute("COMMIT"),
+    );
+    begin.and(commit).and(rows)
 }
 
 /// The columns have the types that the statement names.

@@ -59,13 +59,23 @@ pub(super) fn produce(state: &State, request: ProduceRequest) -> (ProduceRespons
 pub(super) async fn fetch(state: &State, request: FetchRequest) -> FetchResponse {
     let deadline = Instant::now() + milliseconds(request.max_wait_ms);
     let wanted = usize::try_from(request.min_bytes).unwrap_or(0);
+    let mut appended = std::pin::pin!(state.topics.appended().notified());
     loop {
-        let mut appended = std::pin::pin!(state.topics.appended().notified());
+        let held = state.topics.bytes();
+        appended.set(state.topics.appended().notified());
         appended.as_mut().enable();
         let found = gather(state, &request);
-        let enough = found.bytes >= wanted || found.failed;
-        if enough || tokio::time::timeout_at(deadline, appended).await.is_err() {
+        if found.bytes >= wanted || found.failed || Instant::now() >= deadline {
             return FetchResponse::default().with_responses(found.topics);
+        }
+        // Files are read to answer: not before enough has come, to whatever partition.
+        let missing = (wanted - found.bytes) as u64;
+        while tokio::time::timeout_at(deadline, appended.as_mut()).await.is_ok() {
+            appended.set(state.topics.appended().notified());
+            appended.as_mut().enable();
+            if state.topics.bytes().saturating_sub(held) >= missing {
+                break;
+            }
         }
     }
 }
