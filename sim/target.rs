@@ -16,6 +16,8 @@ pub(crate) use password::of_rae;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use dmp_service::store::StoreUrl;
+
 use crate::{
     fleet::RunPrefix,
     scenario::{Part, Server},
@@ -241,28 +243,25 @@ impl Deployment {
     /// Whether every server is on this machine's loopback.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        let file = self.store.url.starts_with("sqlite:");
         self.mqtt.door.address.is_loopback()
             && self.mqtt.bridge_door.address.is_loopback()
             && self.kafka.bootstrap.iter().all(Address::is_loopback)
-            && (file || self.store.address().is_some_and(|address| address.is_loopback()))
+            && self.store.is_loopback()
     }
 }
 
 impl Store {
-    /// Where its server is; `None` for a file, and for a socket of this machine.
+    /// Whether all that it may lead to is on this machine: a file, a socket, loopback.
     #[must_use]
-    pub fn address(&self) -> Option<Address> {
-        let server = !self.url.starts_with("sqlite:");
-        server.then(|| Address::with_default_port(place(&self.url), 5432).ok()).flatten()
+    pub fn is_loopback(&self) -> bool {
+        match self.url.parse() {
+            Ok(StoreUrl::Sqlite(_)) => true,
+            Ok(StoreUrl::Server(server)) => {
+                server.hosts().iter().all(|host| host.starts_with('/') || address::is_loopback(host))
+            }
+            Err(_) => false,
+        }
     }
-}
-
-/// Hosts and ports of a server's URL.
-fn place(url: &str) -> &str {
-    let (_, rest) = url.split_once("://").unwrap_or_default();
-    let rest = rest.split(['/', '?']).next().unwrap_or_default();
-    rest.rsplit_once('@').map_or(rest, |(_, place)| place)
 }
 
 impl Bring {

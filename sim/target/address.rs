@@ -29,22 +29,13 @@ impl Address {
     /// Whether connections to it stay on this machine. A name is believed only where it is `localhost`.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+        is_loopback(&self.host)
     }
+}
 
-    /// Reads an address in which the port may be left out.
-    ///
-    /// # Errors
-    /// [`AddressError`].
-    pub fn with_default_port(text: &str, port: u16) -> Result<Address, AddressError> {
-        match text.parse() {
-            Err(AddressError::Port) if !text.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with(':') => {
-                let host = text.trim_start_matches('[').trim_end_matches(']');
-                Ok(Address { host: host.to_owned(), port })
-            }
-            read => read,
-        }
-    }
+/// Whether connections to `host` stay on this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 impl FromStr for Address {

@@ -6,6 +6,7 @@ mod hooks;
 
 use std::path::Path;
 
+use dmp_service::store::{StoreUrl, StoreUrlError};
 use toml::Spanned;
 
 use self::{
@@ -16,9 +17,7 @@ use super::raw::{RawAbortIf, RawBring, RawKafka, RawLimits, RawMqtt, RawObserve,
 use crate::{
     fleet::RunPrefix,
     scenario::parse::{Builder, Field, Table},
-    target::{
-        AbortIf, Address, Bring, Deployment, Door, Kafka, KafkaSecurity, Limits, Mqtt, Observe, Store, Topics, place,
-    },
+    target::{AbortIf, Address, Bring, Deployment, Door, Kafka, KafkaSecurity, Limits, Mqtt, Observe, Store, Topics},
 };
 
 /// The group of the reference's registry.
@@ -218,54 +217,49 @@ fn store(builder: &mut Builder<'_>, raw: Field<RawStore>, around: &Around<'_>) -
     let (table, raw) = Table::of("store", raw);
     let help = "such as \"postgres://reader@db.staging.example:5432/dmp?sslmode=verify-full\", or \"sqlite:FILE\"";
     let url = builder.required(&table, "url", raw.url, help);
-    let server = url.as_ref().and_then(|url| url.get_ref().split_once("://").map(|(_, rest)| (url.span(), rest)));
-    let nobody = server.filter(|(_, rest)| !rest.contains('@')).map(|(span, _)| span);
-    let url = url.map(|url| store_url(builder, url, help, around));
     let password = password(builder, &table, raw.password_file, raw.password_env, around, false);
-    if let (Some(span), true) = (nobody, password.is_some()) {
-        builder.refuse(
-            span,
-            "store.url",
-            "names no user",
-            "a password is somebody's: postgres://USER@HOST:PORT/DATABASE",
-        );
-    }
+    let url = url.map(|url| {
+        let (span, url) = (url.span(), files_beside(url.get_ref(), around));
+        if let Err((what, help)) = store_url(&url, password.is_some(), help) {
+            builder.refuse(span, "store.url", what, help);
+        }
+        url
+    });
     Store { url: url.unwrap_or_default(), password, view: raw.view.and_then(|view| view_name(builder, view)) }
 }
 
-fn store_url(builder: &mut Builder<'_>, url: Spanned<String>, help: &str, around: &Around<'_>) -> String {
-    let (span, url) = (url.span(), url.into_inner());
-    let user = url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        return format!("sqlite:{}", around.beside.join(path).display());
+/// What is wrong with the URL of a store, and what would be right: `help` where it is none at all.
+fn store_url<'a>(url: &str, with_password: bool, help: &'a str) -> Result<(), (String, &'a str)> {
+    let url: StoreUrl = url.parse().map_err(|error: StoreUrlError| (error.to_string(), help))?;
+    let wrong = |what: &str, help| Err((what.to_owned(), help));
+    match &url {
+        StoreUrl::Sqlite(_) if with_password => wrong("a file has no password", "leave the password out"),
+        StoreUrl::Sqlite(_) => Ok(()),
+        StoreUrl::Server(_) if url.has_password() => {
+            wrong("must not hold a password", "name it by store.password_file or store.password_env")
+        }
+        StoreUrl::Server(server) if with_password && server.user().is_empty() => {
+            wrong("names no user", "a password is somebody's: postgres://USER@HOST:PORT/DATABASE")
+        }
+        StoreUrl::Server(server) => match server.hosts().len() {
+            0 => wrong("names no server", help),
+            1 => Ok(()),
+            _ => wrong("names several servers", "name the one that is to be read: a replica may lag behind"),
+        },
     }
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        builder.refuse(span, "store.url", "begins with neither postgres:// nor sqlite:", help);
-    } else if user.is_some_and(|user| user.contains(':')) {
-        let help = "name it by store.password_file or store.password_env";
-        builder.refuse(span, "store.url", "must not hold a password", help);
-    } else if let Some(option) = names_a_server(&url) {
-        let help = "one server, and whoever reads it, stand before the database: postgres://USER@HOST:PORT/DATABASE";
-        builder.refuse(span, "store.url", format!("must not have the option {option}"), help);
-    } else if place(&url).contains(',') {
-        builder.refuse(span, "store.url", "names several servers", "name the one that is to be read");
-    }
-    authority_beside(&url, around)
-}
-
-/// The option of a server's URL by which it would lead elsewhere than where it says, or would hold a password.
-fn names_a_server(url: &str) -> Option<&str> {
-    let (_, query) = url.split_once('?')?;
-    let names = query.split('&').map(|option| option.split_once('=').map_or(option, |(name, _)| name));
-    names.into_iter().find(|name| ["host", "hostaddr", "port", "user", "password"].contains(name))
 }
 
 /// Files are named beside the target's, also within the URL.
-fn authority_beside(url: &str, around: &Around<'_>) -> String {
+fn files_beside(url: &str, around: &Around<'_>) -> String {
+    let beside = |file: &str| around.beside.join(file).display().to_string();
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        // No file stays none.
+        return if path.is_empty() { url.to_owned() } else { format!("sqlite:{}", beside(path)) };
+    }
     let Some((base, query)) = url.split_once('?') else { return url.to_owned() };
     let option = |option: &str| match option.split_once('=') {
-        Some(("sslrootcert", file)) => format!("sslrootcert={}", around.beside.join(file).display()),
+        Some(("sslrootcert", file)) => format!("sslrootcert={}", beside(file)),
         Some(_) | None => option.to_owned(),
     };
     format!("{base}?{}", query.split('&').map(option).collect::<Vec<_>>().join("&"))

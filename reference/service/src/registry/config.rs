@@ -210,39 +210,26 @@ impl Store {
     /// # Errors
     /// For a URL that names no store.
     pub fn full_url(&self) -> Result<StoreUrl, StoreUrlError> {
-        match (self.password.reveal(), self.url.split_once('@'), self.url.split_once("://")) {
-            (Some(password), Some((user, rest)), Some(_)) => {
-                format!("{user}:{}@{rest}", percent_encoded(password)).parse()
-            }
-            (_, _, _) => self.url.parse(),
-        }
+        let url: StoreUrl = self.url.parse()?;
+        Ok(match self.password.reveal() {
+            Some(password) => url.with_password(password),
+            None => url,
+        })
     }
 
     fn check(&self) -> Result<(), Fault> {
-        let user = self.url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
-        let query = self.url.split_once('?').map_or("", |(_, query)| query);
-        let option = query.split('&').any(|option| option.starts_with("password="));
-        if option || user.is_some_and(|user| user.contains(':')) {
-            let reason = "must not hold a password; use `password_file` or DMP_REGISTRY_STORE_PASSWORD";
-            return Err(Fault::at("store.url", reason));
-        }
         // The library is handed an open store and needs no URL.
         if self.url.is_empty() {
             return Ok(());
         }
-        let parsed: Result<StoreUrl, StoreUrlError> = self.url.parse();
-        parsed.map(|_| ()).map_err(|error| Fault::at("store.url", error.to_string()))
+        let url: StoreUrl =
+            self.url.parse().map_err(|error: StoreUrlError| Fault::at("store.url", error.to_string()))?;
+        if url.has_password() {
+            let reason = "must not hold a password; use `password_file` or DMP_REGISTRY_STORE_PASSWORD";
+            return Err(Fault::at("store.url", reason));
+        }
+        Ok(())
     }
-}
-
-/// RFC 3986: everything but the unreserved characters.
-fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
 
 impl Config {

@@ -1,6 +1,7 @@
 //! Names of stores: `sqlite:/path/file.db` and `postgres://user:password@host:port/database`.
 //!
-//! Neither `Debug` nor `Display` nor any error shows a password.
+//! Where a URL leads, and whether it holds a password, is asked of what was parsed and never of the text: options say both, too,
+//! and their names may be percent-encoded. Neither `Debug` nor `Display` nor any error shows a password.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -105,19 +106,41 @@ impl fmt::Display for StoreUrl {
     }
 }
 
+impl StoreUrl {
+    /// Whether it holds a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        matches!(self, StoreUrl::Server(url) if url.config.get_password().is_some())
+    }
+
+    /// The same store, let in with `password`; a file asks for none.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> StoreUrl {
+        if let StoreUrl::Server(url) = &mut self {
+            url.config.password(password);
+        }
+        self
+    }
+}
+
 impl ServerUrl {
-    /// Host and port, as far as given.
+    /// Host and port of the first server, as far as given.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        use tokio_postgres::config::Host;
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(host)) => host.clone(),
-            #[cfg(unix)]
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => "localhost".to_owned(),
-        };
+        let host = self.hosts().into_iter().next().unwrap_or_else(|| "localhost".to_owned());
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
         format!("{host}:{port}")
+    }
+
+    /// All that it may lead to, in its order: host names, addresses (also `hostaddr`), and directories of sockets.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        use tokio_postgres::config::Host;
+        let hosts = self.config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(host) => host.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        hosts.chain(self.config.get_hostaddrs().iter().map(ToString::to_string)).collect()
     }
 
     /// The user; empty where none is given.
@@ -233,6 +256,24 @@ mod tests {
         assert!(!format!("{url:?}").contains("hunter2"));
         let error = "postgres://fleet:hunter2@db:1/x?sslmod=disable".parse::<StoreUrl>().unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn hosts_and_password_are_found_wherever_and_however_they_are_written() {
+        let hosts = |text: &str| match parsed(text) {
+            StoreUrl::Server(url) => url.hosts(),
+            StoreUrl::Sqlite(_) => panic!("{text} is a server"),
+        };
+        assert_eq!(hosts("postgres://u@[::1]:5432/d"), ["::1"]);
+        assert_eq!(hosts("postgres://u@a:1,b:2/d"), ["a", "b"]);
+        assert_eq!(hosts("postgres://u@a/d?%68ost=b&host%61ddr=10.0.0.7"), ["a", "b", "10.0.0.7"]);
+        assert_eq!(hosts("postgres://u@%2Frun%2Fpostgresql/d"), ["/run/postgresql"]);
+        assert_eq!(hosts("postgres:///d"), [""; 0]);
+        for text in ["postgres://u:p@h/d", "postgres://u@h/d?password=p", "postgres://u@h/d?%70assword=p"] {
+            assert!(parsed(text).has_password(), "{text}");
+        }
+        assert!(!parsed("postgres://u@h/d").has_password() && !parsed("sqlite:/a").has_password());
+        assert!(parsed("postgres://u@h/d").with_password("a:b@c/%d").has_password());
     }
 
     #[test]
