@@ -226,6 +226,12 @@ async fn reads_come_from_own_topics_in_own_groups(server: &Server) {
         assert_eq!(ends.values().filter(|end| **end > 0).count(), 1, "{topic}: one key, one partition");
     }
     inspector.committed(EVENTS).await.expect("it may look how far the group is");
+    let registry = Inspector::new(&server.as_user("registry"), "dmp-registry").expect("good settings");
+    let hidden = registry.end_offsets(REPLIES).await.map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+    assert!(hidden.as_ref().is_err_and(|words| words.contains("uthoriz")), "no right is not no topic: {hidden:?}");
+    let admin = Inspector::new(&server.as_user("kafka-admin"), "dmp-registry").expect("good settings");
+    let missing = admin.end_offsets("none").await;
+    assert!(matches!(missing, Err(KafkaError::MissingTopics { .. })), "{missing:?}");
     let settings = inspector.settings(EVENTS).await.expect("it may look how topics are set");
     assert_eq!(settings.timestamp_type.as_deref(), Some("CreateTime"));
 }

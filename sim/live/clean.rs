@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const ALL_WITHIN: Duration = Duration::from_secs(60);
 
 /// Presence of every RAE.
-const EVERY_STATUS: &str = "dmp/v1/+/+/status";
+pub(super) const EVERY_STATUS: &str = "dmp/v1/+/+/status";
 
 /// What a run has left.
 #[derive(Debug)]

@@ -55,7 +55,7 @@ pub enum KafkaError {
         source: Box<NativeError>,
     },
     /// Brokers answer, but topics are not there.
-    #[error("kafka at {bootstrap} has no topic {}", topics.join(", "))]
+    #[error("kafka at {bootstrap} has no topic {}, or does not show it to this client", topics.join(", "))]
     MissingTopics {
         /// The bootstrap addresses.
         bootstrap: String,

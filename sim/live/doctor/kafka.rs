@@ -101,7 +101,8 @@ async fn of_group(inspector: &Inspector, deployment: &Deployment) -> Finding {
     }
 }
 
-/// How a topic is set; the times of records are of use only in that of the `events`.
+/// How a topic is set; the times of records, and records that are older than the newest of their key, are of use only in that of
+/// the `events`.
 fn of_settings(settings: &TopicSettings, topic: &str, events: bool) -> Vec<Finding> {
     let mut found = vec![match settings.max_message_bytes {
         Some(bytes) if bytes < LEAST_MESSAGE_BYTES => wrong(
@@ -124,6 +125,17 @@ fn of_settings(settings: &TopicSettings, topic: &str, events: bool) -> Vec<Findi
                 ),
             ),
             None => unknown(SERVER, format!("message.timestamp.type of {topic} is not told")),
+        });
+        found.push(match settings.cleanup_policy.as_deref() {
+            Some(policy) if policy.contains("compact") => wrong(
+                SERVER,
+                format!(
+                    "cleanup.policy of {topic} is {policy}; set delete, else the attributes of older records are lost: of \
+                     those with one key a compacted topic keeps the newest alone, and an update holds only what changed"
+                ),
+            ),
+            Some(policy) => right(SERVER, format!("cleanup.policy of {topic} is {policy}")),
+            None => unknown(SERVER, format!("cleanup.policy of {topic} is not told")),
         });
     }
     found
@@ -181,15 +193,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_takes_the_longest_payload_and_that_of_events_keeps_the_time_of_its_bridge() {
-        let marks = |bytes: Option<u64>, stamps: Option<&str>, events| {
-            let settings = TopicSettings { max_message_bytes: bytes, timestamp_type: stamps.map(str::to_owned) };
+    fn a_topic_takes_the_longest_payload_and_that_of_events_keeps_every_record_and_the_time_of_its_bridge() {
+        let marks = |bytes: Option<u64>, stamps: Option<&str>, policy: Option<&str>, events| {
+            let settings = TopicSettings {
+                max_message_bytes: bytes,
+                timestamp_type: stamps.map(str::to_owned),
+                cleanup_policy: policy.map(str::to_owned),
+            };
             of_settings(&settings, "dmp.events", events).iter().map(|finding| finding.mark).collect::<Vec<_>>()
         };
-        let appended = Some("LogAppendTime");
-        assert_eq!(marks(Some(1_048_588), Some("CreateTime"), true), [Mark::Right, Mark::Right]);
-        assert_eq!(marks(Some(1_048_588), appended, true), [Mark::Right, Mark::Wrong]);
-        assert_eq!(marks(Some(262_144), appended, false), [Mark::Wrong], "no room for the key");
-        assert_eq!(marks(None, None, true), [Mark::Unknown, Mark::Unknown]);
+        let (created, appended, deleted) = (Some("CreateTime"), Some("LogAppendTime"), Some("delete"));
+        let room = Some(1_048_588);
+        assert_eq!(marks(room, created, deleted, true), [Mark::Right, Mark::Right, Mark::Right]);
+        assert_eq!(marks(room, appended, deleted, true), [Mark::Right, Mark::Wrong, Mark::Right]);
+        assert_eq!(marks(room, created, Some("compact,delete"), true), [Mark::Right, Mark::Right, Mark::Wrong]);
+        assert_eq!(marks(Some(262_144), appended, Some("compact"), false), [Mark::Wrong], "no room for the key");
+        assert_eq!(marks(None, None, None, true), [Mark::Unknown, Mark::Unknown, Mark::Unknown]);
     }
 }

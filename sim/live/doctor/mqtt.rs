@@ -10,9 +10,9 @@ use dmp_core::{
 use dmp_service::kafka::inspect::{Inspector, Tail};
 use tokio::sync::mpsc;
 
-use super::{Finding, presence, rae, right, words, wrong};
+use super::{Finding, presence, rae, right, unknown, words, wrong};
 use crate::{
-    live::{access::entrance, deployed::Deployed, peer::Peer},
+    live::{access::entrance, clean::EVERY_STATUS, deployed::Deployed, peer::Peer},
     target::Credentials,
 };
 
@@ -66,6 +66,9 @@ pub(super) async fn look(deployed: &Deployed, own: bool) -> Vec<Finding> {
         return vec![wrong(SERVER, text)];
     }
     let mut found = essentials(deployed).await;
+    if !deployment.bring.bridge {
+        found.push(may_clean(deployed).await);
+    }
     let rae = rae(deployed);
     let Some(mut peer) = let_in(deployed, Some(&rae), &mut Vec::new()).await else { return found };
     let filter = commands_filter(&rae);
@@ -78,6 +81,23 @@ pub(super) async fn look(deployed: &Deployed, own: bool) -> Vec<Finding> {
         Err(error) => wrong(SERVER, format!("{rae} may not publish to its status topic: {}", words(&error))),
     });
     found
+}
+
+/// Whether whoever looks for what a run has left is let in, and may look for retained messages. No run needs it.
+async fn may_clean(deployed: &Deployed) -> Finding {
+    let looking = async {
+        let mut peer = Peer::connect(&entrance(&deployed.deployment, None)?, &bridges_client_id(deployed)).await?;
+        peer.subscribe(vec![EVERY_STATUS.to_owned()]).await?;
+        peer.leave().await
+    };
+    let door = deployed.bridges_mqtt();
+    match looking.await {
+        Ok(()) => right(SERVER, format!("{door} shows `fleetproof clean` retained messages")),
+        Err(error) => {
+            let why = words(&error);
+            unknown(SERVER, format!("`fleetproof clean` cannot look for retained messages, see mqtt.bridge: {why}"))
+        }
+    }
 }
 
 /// Whether what a RAE says comes through: to the log, and on to the store, by the bridge and the registry that are there,

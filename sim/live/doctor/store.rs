@@ -52,6 +52,9 @@ pub(super) async fn look(deployed: &Deployed) -> Vec<Finding> {
     let mut found = essentials(deployed).await;
     let Ok(url) = deployed.store().full_url() else { return found };
     let Ok(database) = Database::open(&url, Access::Read).await else { return found };
+    if !deployed.deployment.bring.registry && deployed.deployment.store.view.is_none() {
+        found.push(may_clean(&database).await);
+    }
     let before = clock::wall();
     found.push(match database.now().await {
         Ok(None) => right(SERVER, "its clock is this machine's"),
@@ -94,6 +97,23 @@ async fn may_write(database: &Database) -> Finding {
             let right = if first.there { "SELECT, INSERT, UPDATE and DELETE" } else { "CREATE in its schema" };
             wrong(SERVER, format!("a registry needs {right} for {}", tables.join(", ")))
         }
+    }
+}
+
+/// Whether rows of a run may be removed. No run needs it.
+async fn may_clean(database: &Database) -> Finding {
+    let may_not = |why: String| unknown(SERVER, format!("`fleetproof clean` cannot remove rows here: {why}"));
+    match database.rights().await {
+        Ok(rights) => {
+            let rights = rights.unwrap_or_default();
+            let lacking = rights.iter().filter(|rights| rights.there && !rights.write && rights.table != VIEW);
+            let tables: Vec<_> = lacking.map(|rights| rights.table.as_str()).collect();
+            match tables.is_empty() {
+                true => right(SERVER, "`fleetproof clean` may remove rows"),
+                false => may_not(format!("no right to write {}", tables.join(", "))),
+            }
+        }
+        Err(error) => may_not(words(&error.into())),
     }
 }
 

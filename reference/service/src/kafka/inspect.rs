@@ -50,6 +50,8 @@ pub struct TopicSettings {
     pub max_message_bytes: Option<u64>,
     /// `CreateTime` or `LogAppendTime`: `message.timestamp.type`.
     pub timestamp_type: Option<String>,
+    /// `delete`, `compact`, or both with a comma: `cleanup.policy`.
+    pub cleanup_policy: Option<String>,
 }
 
 /// A record as a tail sees it.
@@ -153,6 +155,7 @@ impl Inspector {
             let value = |name| described.get(name).and_then(|entry| entry.value.clone());
             settings.max_message_bytes = value("max.message.bytes").and_then(|bytes| bytes.parse().ok());
             settings.timestamp_type = value("message.timestamp.type");
+            settings.cleanup_policy = value("cleanup.policy");
         }
         Ok(settings)
     }
@@ -197,6 +200,11 @@ impl Inspector {
             .fetch_metadata(Some(topic), self.kafka.request_timeout)
             .map_err(|source| failed("asking for partitions of", topic, source))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
+        match found.and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
+            None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
+            // A topic that this client may not look at, for one.
+            Some(code) => return Err(failed("asking for partitions of", topic, NativeError::MetadataFetch(code))),
+        }
         let partitions: Vec<Partition> =
             found.map(|found| found.partitions().iter().map(|partition| partition.id()).collect()).unwrap_or_default();
         if partitions.is_empty() {
