@@ -15,5 +15,5 @@ mod tests;
 
 pub use layout::Terminal;
 pub use progress::ProgressLine;
-pub use result_file::{FORMAT, directory, write};
+pub use result_file::{FORMAT, directory, discard, write};
 pub use summary::{brief, summary};

@@ -133,6 +133,8 @@ pub struct RunOutcome {
     pub began_at: String,
     /// How long it took, in seconds.
     pub took_s: f64,
+    /// What hooks have begun on somebody's servers and could not end, one line each: somebody has to.
+    pub left_behind: Vec<String>,
     /// The planted bug, if any, and how often it acted.
     pub sabotage: Option<Sabotage>,
     /// Machine and versions.
@@ -229,9 +231,18 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// Ctrl-C, or SIGTERM.
-    #[error("interrupted; everything that was started is gone")]
+    #[error("interrupted; everything that the harness started is gone")]
     Interrupted,
     /// Something in the harness failed.
     #[error("running the scenario")]
     Harness(#[source] anyhow::Error),
+    /// A run that ended before its verdict, and what its hooks have begun and could not end.
+    #[error("the target is not as it was, end this by hand: {}", left_behind.join("; "))]
+    LeftBehind {
+        /// One line for each hook.
+        left_behind: Vec<String>,
+        /// Why the run ended.
+        #[source]
+        ended: Box<RunError>,
+    },
 }

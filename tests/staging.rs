@@ -14,6 +14,7 @@ use std::{
 };
 
 use common::{Up, eventually, fleetproof, not_run};
+use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 const SCENARIO: &str = "# Does it run on servers that are there already?
@@ -164,7 +165,7 @@ fn a_bridge_and_a_registry_are_brought_to_a_real_database_where_there_are_none()
 }
 
 #[test]
-fn faults_are_done_by_hooks_and_a_run_that_is_given_up_ends_what_they_began() {
+fn faults_are_done_by_hooks_and_what_they_began_is_ended_or_told_however_the_run_ends() {
     let (up, desk) = (Up::start(), Desk::new());
     let registry = format!("$(pgrep -f {}/registry-$FLEETPROOF_INDEX.json)", up.directory().display());
     let hooks = format!(
@@ -189,6 +190,15 @@ fn faults_are_done_by_hooks_and_a_run_that_is_given_up_ends_what_they_began() {
         })
     };
     eventually("the registry goes on", Duration::from_secs(5), || !stopped());
+
+    let left = desk.run(&target(&up, &hooks.replace("kill -CONT", "echo no quota >&2; false")));
+    for pid in common::processes_of(&up.directory()) {
+        kill(pid, Signal::SIGCONT).expect("by hand");
+    }
+    assert_eq!(left.status.code(), Some(3), "{}", said(&left));
+    for words in ["end this by hand: what hooks.registry.pause began", "no quota"] {
+        assert!(said(&left).contains(words), "{words}: {}", said(&left));
+    }
 }
 
 #[test]

@@ -42,7 +42,12 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         Ok(outcome) => told(&outcome, &out, args.quiet),
         Err(error) => {
             eprintln!("error: {}", chain(&error));
-            of_error(&error)
+            let exit = of_error(&error);
+            if exit == Exit::Usage {
+                // A run that was refused has no log worth keeping.
+                report::discard(&out);
+            }
+            exit
         }
     }
 }
@@ -88,7 +93,11 @@ fn of_error(error: &RunError) -> Exit {
         | RunError::Refused(_)
         | RunError::OpenFiles { .. }
         | RunError::Output { .. } => Exit::Usage,
-        RunError::NoRoom { .. } | RunError::Target(_) | RunError::Interrupted | RunError::Harness(_) => Exit::Invalid,
+        RunError::NoRoom { .. }
+        | RunError::Target(_)
+        | RunError::Interrupted
+        | RunError::Harness(_)
+        | RunError::LeftBehind { .. } => Exit::Invalid,
     }
 }
 

@@ -112,14 +112,16 @@ impl Hooks {
         Ok(())
     }
 
-    /// Ends all that is begun, and tells what could not be.
-    pub(super) async fn end_all(&self) -> Vec<anyhow::Error> {
-        let begun: Vec<_> = self.begun().keys().copied().collect();
-        let mut failed = Vec::new();
-        for fault in begun {
-            failed.extend(self.end(fault).await.err());
+    /// Ends all that is begun, and tells what could not be: one line each, what it began and why it stays.
+    pub(super) async fn end_all(&self) -> Vec<String> {
+        let begun: Vec<_> = self.begun().iter().map(|(&fault, &hooked)| (fault, hooked)).collect();
+        let mut left_behind = Vec::new();
+        for (fault, Hooked { begin, index, .. }) in begun {
+            if let Err(error) = self.end(fault).await {
+                left_behind.push(format!("what hooks.{} began (index {index}): {error:#}", begin.key()));
+            }
         }
-        failed
+        left_behind
     }
 
     fn begun(&self) -> MutexGuard<'_, BTreeMap<usize, Hooked>> {
@@ -206,6 +208,16 @@ mod tests {
         assert!(hooks.end_all().await.is_empty());
         let said = std::fs::read_to_string(&file).expect("said");
         assert_eq!(said, "kill LAB1 2\nstart LAB1 2\nkill LAB1 0\nstart LAB1 0\n");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_ended_is_told_with_what_began_it_and_why() {
+        let hooks = hooks(&[(KILL, "true".to_owned()), (START, "echo no quota >&2; exit 1".to_owned())]);
+        hooks.begin(0, registry(1)).await.expect("it runs");
+        let [told] = hooks.end_all().await.try_into().expect("one thing is left");
+        for words in ["hooks.registry.kill", "index 1", "hooks.registry.start", "no quota"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
     }
 
     #[tokio::test]

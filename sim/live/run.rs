@@ -104,10 +104,12 @@ pub async fn run(
         () = interrupted => Err(RunError::Interrupted),
     };
     // However it ended: what a hook has begun on somebody's servers must not stay.
-    for error in hooks.end_all().await {
-        tracing::error!("ending what a hook began: {error:#}");
+    let left_behind = hooks.end_all().await;
+    match outcome {
+        Ok(outcome) => Ok(RunOutcome { left_behind, ..outcome }),
+        Err(ended) if left_behind.is_empty() => Err(ended),
+        Err(ended) => Err(RunError::LeftBehind { left_behind, ended: Box::new(ended) }),
     }
-    outcome
 }
 
 /// What somebody's servers allow is judged, and their run gets its own serials; the hooks are theirs.
@@ -272,6 +274,7 @@ impl Run {
             target: options.target.of_run(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
+            left_behind: Vec::new(),
             sabotage: options.sabotage.map(|name| Sabotage {
                 name,
                 hits: sabotage_hits.total().map(|in_children| in_children + sabotage::hits()),

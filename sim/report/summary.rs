@@ -55,6 +55,11 @@ fn head(outcome: &RunOutcome, terminal: Terminal) -> String {
         let text = format!("planted bug {}{hits}", bug.name);
         head.push_str(&format!("{}\n", terminal.doubtful(&text)));
     }
+    for left in &outcome.left_behind {
+        let text = format!("the target is not as it was, end this by hand: {left}");
+        let text = wrapped(&text, 0, terminal.width());
+        head.push_str(&format!("{}\n", terminal.bad(&text)));
+    }
     if !outcome.environment.optimized {
         head.push_str(&format!("{}\n", terminal.doubtful("not an optimized build: figures are of little use")));
     }

@@ -110,6 +110,7 @@ fn outcome() -> RunOutcome {
         target: "embedded".to_owned(),
         began_at: "2026-01-02T03:04:05Z".to_owned(),
         took_s: 41.23,
+        left_behind: vec!["what hooks.kafka.cut_link began (index 0): hooks.kafka.mend_link ended with 1".to_owned()],
         sabotage: Some(Sabotage { name: "registry-commits-early".to_owned(), hits: None }),
         environment: Environment {
             fleetproof: "0.1.0".to_owned(),
@@ -129,6 +130,7 @@ fn a_summary_names_verdict_checks_witness_timeline_file_and_how_to_see_it_again(
         "FAIL  quick · seed 7 · embedded · 41.2 s",
         "Does the registry catch up after a burst",
         "planted bug registry-commits-early",
+        "not as it was, end this by hand: what hooks.kafka.cut_link began",
         "C5b  start position       not seen",
         "37 in all, the first 1",
         "17.950 s  change 12 intended",
