@@ -2,7 +2,7 @@
 //!
 //! All carry the label [`LABEL`] with the name of the run's directory as its value. Dropping the value removes them; where this
 //! process was killed, or gave up while it started them, its janitor does. Bridges and registries reach Kafka and
-//! the database through a link that can be broken, the harness does not.
+//! the database through a link that can be broken where the scenario breaks it; the harness does not.
 
 mod alone;
 mod docker;
@@ -16,16 +16,22 @@ use std::path::Path;
 
 use dmp_service::mqtt::Endpoint;
 
-use self::{kafka::Kafka, mosquitto::Mosquitto, store::DatabaseServer};
+use self::{
+    kafka::Kafka,
+    mosquitto::{BrokersDisk, Mosquitto},
+    store::DatabaseServer,
+};
 use super::{
     proxy::Proxy,
     stack::{ServerOrder, Topic},
 };
-use crate::{run::StoreProduct, scenario::Server};
+use crate::{
+    run::StoreProduct,
+    scenario::{FaultKind, Scenario, Server},
+};
 
 pub use alone::{Alone, NotAlone, Product};
 pub(super) use docker::remove_all;
-pub(super) use mosquitto::BrokersDisk;
 
 /// Label of every container of a run.
 const LABEL: &str = "fleetproof.run";
@@ -45,14 +51,14 @@ impl Containers {
     pub(super) async fn start(
         product: StoreProduct,
         topics: &[Topic],
-        disk: BrokersDisk,
+        scenario: &Scenario,
         directory: &Path,
     ) -> anyhow::Result<Containers> {
         let docker = docker::Docker::connect(docker::label_of(directory)).await?;
         let (mqtt, kafka, store) = tokio::try_join!(
-            Mosquitto::start(&docker, disk),
-            Kafka::start(&docker, topics),
-            DatabaseServer::start(&docker, product)
+            Mosquitto::start(&docker, BrokersDisk::for_faults(scenario)),
+            Kafka::start(&docker, topics, breaks_link_to(Server::Kafka, scenario)),
+            DatabaseServer::start(&docker, product, breaks_link_to(Server::Store, scenario))
         )?;
         Ok(Containers { mqtt, kafka, store })
     }
@@ -66,25 +72,26 @@ impl Containers {
         self.kafka.bootstrap.clone()
     }
 
-    /// The same on the pipeline's link.
+    /// The same on the pipeline's link, where there is one.
     pub(super) fn pipelines_bootstrap(&self) -> String {
-        self.kafka.link.endpoint().address()
+        self.kafka.link.as_ref().map_or_else(|| self.bootstrap(), |link| link.endpoint().address())
     }
 
     pub(super) fn store_url(&self, name: &str) -> String {
         self.store.database.url(name)
     }
 
-    /// The same on the pipeline's link.
+    /// The same on the pipeline's link, where there is one.
     pub(super) fn pipelines_store_url(&self, name: &str) -> String {
-        self.store.database.url_at(self.store.link.endpoint().port, name)
+        let link = self.store.link.as_ref();
+        link.map_or_else(|| self.store_url(name), |link| self.store.database.url_at(link.endpoint().port, name))
     }
 
-    /// The pipeline's link to Kafka or the database.
-    pub(super) fn link(&self, to: Server) -> &Proxy {
+    /// The pipeline's link to Kafka or the database; `None` where no fault of the scenario needs one.
+    pub(super) fn link(&self, to: Server) -> Option<&Proxy> {
         match to {
-            Server::Kafka => &self.kafka.link,
-            Server::Store => &self.store.link,
+            Server::Kafka => self.kafka.link.as_ref(),
+            Server::Store => self.store.link.as_ref(),
             Server::Broker => unreachable!("the link to the broker is read, and belongs to the stack"),
         }
     }
@@ -113,4 +120,12 @@ impl Containers {
         let machine = machine.clone();
         async move { machine.carry_out(order).await }
     }
+}
+
+/// Whether a fault is to break the pipeline's link to `server`: what copies every byte stands there only then.
+fn breaks_link_to(server: Server, scenario: &Scenario) -> bool {
+    scenario.faults.iter().any(|fault| match &fault.kind {
+        FaultKind::Server(kind) => kind.is_of_link() && kind.server() == server,
+        _ => false,
+    })
 }

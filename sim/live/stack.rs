@@ -165,7 +165,9 @@ impl Stack {
                 anyhow::bail!("nothing is before servers that are somebody's")
             }
             #[cfg(feature = "containers")]
-            (Server::Kafka | Server::Store, Servers::Containers(containers)) => Ok(containers.link(to)),
+            (Server::Kafka | Server::Store, Servers::Containers(containers)) => {
+                containers.link(to).context("there is a link only where the scenario has a fault for it")
+            }
         }
     }
 

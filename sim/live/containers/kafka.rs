@@ -35,18 +35,22 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Kafka {
     /// Where the harness reaches it.
     pub(super) bootstrap: String,
-    /// Bridges' and registries' way to it.
-    pub(super) link: Proxy,
+    /// Bridges' and registries' way to it, where it is to be broken.
+    pub(super) link: Option<Proxy>,
     pub(super) machine: Machine,
     /// Removed when it is dropped.
     _container: ContainerAsync<GenericImage>,
 }
 
 impl Kafka {
-    pub(super) async fn start(docker: &Docker, topics: &[Topic]) -> anyhow::Result<Kafka> {
+    pub(super) async fn start(docker: &Docker, topics: &[Topic], with_link: bool) -> anyhow::Result<Kafka> {
         let ports = Ports::free()?;
-        let link = Proxy::unread(&ports.pipeline.endpoint()).await.context("starting the proxy before Kafka")?;
-        let (machine, container) = serve(docker, ports, link.endpoint().port).await?;
+        let link = match with_link {
+            true => Some(Proxy::unread(&ports.pipeline.endpoint()).await.context("starting the proxy before Kafka")?),
+            false => None,
+        };
+        let advertised = link.as_ref().map_or(ports.pipeline.outside, |link| link.endpoint().port);
+        let (machine, container) = serve(docker, ports, advertised).await?;
         let bootstrap = ports.bootstrap();
         make_topics(&bootstrap, topics).await?;
         Ok(Kafka { bootstrap, link, machine, _container: container })

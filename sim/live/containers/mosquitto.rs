@@ -48,7 +48,7 @@ const SMALL_BYTES: i64 = 16 << 20;
 
 /// What the broker saves to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::live) enum BrokersDisk {
+pub(super) enum BrokersDisk {
     /// Its container's, which a restart leaves as it was.
     Large,
     /// One of 16 MiB in memory, which is gone when the container ends.
@@ -57,7 +57,7 @@ pub(in crate::live) enum BrokersDisk {
 
 impl BrokersDisk {
     /// The disk that a scenario needs.
-    pub(in crate::live) fn for_faults(scenario: &Scenario) -> BrokersDisk {
+    pub(super) fn for_faults(scenario: &Scenario) -> BrokersDisk {
         let fills = |kind: &FaultKind| matches!(kind, FaultKind::Server(ServerFault::FullDisk { .. }));
         match scenario.faults.iter().any(|fault| fills(&fault.kind)) {
             true => BrokersDisk::Small,

@@ -26,15 +26,19 @@ pub(super) struct Database {
 
 pub(super) struct DatabaseServer {
     pub(super) database: Database,
-    /// Registries' way to it.
-    pub(super) link: Proxy,
+    /// Registries' way to it, where it is to be broken.
+    pub(super) link: Option<Proxy>,
     pub(super) machine: Machine,
     /// Removed when it is dropped.
     _container: ContainerAsync<GenericImage>,
 }
 
 impl DatabaseServer {
-    pub(super) async fn start(docker: &Docker, product: StoreProduct) -> anyhow::Result<DatabaseServer> {
+    pub(super) async fn start(
+        docker: &Docker,
+        product: StoreProduct,
+        with_link: bool,
+    ) -> anyhow::Result<DatabaseServer> {
         let (container, port) = match product {
             StoreProduct::Postgres => postgres(docker).await?,
             StoreProduct::Cockroach => cockroach(docker).await?,
@@ -43,7 +47,10 @@ impl DatabaseServer {
         let (docker, server) = (docker.clone(), Asked::Database(database));
         let machine = Machine { docker, container: container.id().to_owned(), server };
         machine.answers().await?;
-        let link = Proxy::unread(&port.endpoint()).await.context("starting the proxy before the database")?;
+        let link = match with_link {
+            true => Some(Proxy::unread(&port.endpoint()).await.context("starting the proxy before the database")?),
+            false => None,
+        };
         Ok(DatabaseServer { database, link, machine, _container: container })
     }
 }

@@ -7,7 +7,7 @@ use dmp_core::event::kafka_topic;
 use dmp_service::{config, mqtt::Endpoint, registry};
 
 #[cfg(feature = "containers")]
-use crate::live::containers::{self, Containers};
+use crate::live::containers::Containers;
 use crate::{
     live::{deployed::Deployed, embedded::Embedded},
     run::Target,
@@ -33,8 +33,7 @@ impl Servers {
             Target::Deployed(deployment) => Ok(Servers::Deployed(Box::new(Deployed::new((**deployment).clone())?))),
             #[cfg(feature = "containers")]
             Target::Containers(product) => {
-                let disk = containers::BrokersDisk::for_faults(scenario);
-                Ok(Servers::Containers(Box::new(Containers::start(*product, &topics, disk, directory).await?)))
+                Ok(Servers::Containers(Box::new(Containers::start(*product, &topics, scenario, directory).await?)))
             }
             #[cfg(not(feature = "containers"))]
             Target::Containers(_) => unreachable!("refused before, by Stack::available"),
