@@ -36,6 +36,7 @@ pub mod proxy;
 mod rae;
 mod run;
 mod stack;
+pub(crate) mod store_url;
 mod store_view;
 mod up;
 

@@ -9,6 +9,7 @@ mod password;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use address::is_loopback as is_loopback_host;
 pub use address::{Address, AddressError};
 pub use parse::TargetError;
 pub use password::Password;
@@ -16,10 +17,9 @@ pub(crate) use password::of_rae;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use dmp_service::store::StoreUrl;
-
 use crate::{
     fleet::RunPrefix,
+    live::store_url,
     scenario::{Part, Server},
 };
 
@@ -246,21 +246,7 @@ impl Deployment {
         self.mqtt.door.address.is_loopback()
             && self.mqtt.bridge_door.address.is_loopback()
             && self.kafka.bootstrap.iter().all(Address::is_loopback)
-            && self.store.is_loopback()
-    }
-}
-
-impl Store {
-    /// Whether all that it may lead to is on this machine: a file, a socket, loopback.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        match self.url.parse() {
-            Ok(StoreUrl::Sqlite(_)) => true,
-            Ok(StoreUrl::Server(server)) => {
-                server.hosts().iter().all(|host| host.starts_with('/') || address::is_loopback(host))
-            }
-            Err(_) => false,
-        }
+            && store_url::is_loopback(&self.store.url)
     }
 }
 

@@ -42,7 +42,7 @@ fn a_fault_of_a_server_is_refused_where_servers_are_part_of_the_harness() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("fault kill is not possible on this target") && said.contains("--on containers"), "{said}");
-    let left = std::fs::read_dir(out.path()).expect("a directory").count();
+    let left = std::fs::read_dir(out.path().join("broker-killed")).expect("a directory").count();
     assert_eq!(left, 0, "a refused run has no result");
 }
 

@@ -151,7 +151,8 @@ impl Hooks {
         let ended = ended.with_context(|| format!("running {key}"))?;
         if !ended.status.success() {
             let said = String::from_utf8_lossy(&ended.stderr);
-            let said: String = said.trim().chars().take(WORDS).collect();
+            let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            let said: String = said.chars().take(WORDS).collect();
             bail!("{key} ended with {}: {said}", ended.status);
         }
         Ok(())

@@ -103,12 +103,12 @@ pub async fn run(
         outcome = whole => outcome,
         () = interrupted => Err(RunError::Interrupted),
     };
+    let Err(ended) = outcome else { return outcome };
     // However it ended: what a hook has begun on somebody's servers must not stay.
     let left_behind = hooks.end_all().await;
-    match outcome {
-        Ok(outcome) => Ok(RunOutcome { left_behind, ..outcome }),
-        Err(ended) if left_behind.is_empty() => Err(ended),
-        Err(ended) => Err(RunError::LeftBehind { left_behind, ended: Box::new(ended) }),
+    match left_behind.is_empty() {
+        true => Err(ended),
+        false => Err(RunError::LeftBehind { left_behind, ended: Box::new(ended) }),
     }
 }
 
@@ -247,6 +247,8 @@ impl Run {
             self.journal.enter(What::Broken(format!("{error:#}").into())).await;
         }
         let took = self.clock.at();
+        // First: the end asks the servers, of which a hook may have killed one.
+        let left_behind = self.hooks.end_all().await;
         let ended = self.end().await;
         let Run {
             scenario,
@@ -274,7 +276,7 @@ impl Run {
             target: options.target.of_run(),
             began_at: began.to_string(),
             took_s: took.as_secs_f64(),
-            left_behind: Vec::new(),
+            left_behind,
             sabotage: options.sabotage.map(|name| Sabotage {
                 name,
                 hits: sabotage_hits.total().map(|in_children| in_children + sabotage::hits()),

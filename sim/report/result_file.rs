@@ -42,12 +42,9 @@ pub fn directory(root: &Path, scenario: &str, seed: u64, began: Timestamp) -> io
     Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{name} and its successors are all taken")))
 }
 
-/// Removes what [`directory`] has made, where it can be; the directory of the scenario goes with its last run.
+/// Removes what [`directory`] has made for a run, where it can be; the scenario's own directory stays.
 pub fn discard(directory: &Path) {
     let _gone_already = std::fs::remove_dir_all(directory);
-    if let Some(parent) = directory.parent() {
-        let _others_are_there = std::fs::remove_dir(parent);
-    }
 }
 
 /// Writes `result.json` into `directory`: whole or not at all. Returns its path.

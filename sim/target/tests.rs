@@ -112,8 +112,9 @@ fn secrets_that_are_not_at_hand_or_do_not_fit_are_named_at_their_place() {
     refused("password_env = \"RAE\"", "password_file = \"gone\"", 4, "mqtt.password_file", "cannot be read");
     refused("username = \"{serial}\"\n", "", 3, "mqtt.username", "a password is somebody's");
     refused("reader@", "reader:hunter2@", 8, "store.url", "must not hold a password");
-    refused("/dmp\"", "/dmp?%70assword=hunter2\"", 8, "store.url", "must not hold a password");
-    refused("/dmp\"", "/dmp?sslmode=require&%68ost=db.example\"", 8, "store.url", "names several servers");
+    refused("/dmp\"", "/dmp?password=hunter2\"", 8, "store.url", "must not hold a password");
+    refused("/dmp\"", "/dmp?%70assword=hunter2\"", 8, "store.url", "without %");
+    refused("/dmp\"", "/dmp?sslmode=require&%68ost=db.example\"", 8, "store.url", "without %");
     refused("/dmp\"", "/dmp?hostaddr=10.0.0.7\"", 8, "store.url", "names several servers");
     refused("reader@localhost:5432", "", 8, "store.url", "names no server");
     let file = "sqlite://dmp.db\"\npassword_env = \"RAE\"";
@@ -138,7 +139,7 @@ fn secrets_that_are_not_at_hand_or_do_not_fit_are_named_at_their_place() {
 fn a_target_off_loopback_says_how_much_a_run_may_do() {
     refused("127.0.0.1:9092", "kafka.example:9092", 1, "limits", "not on loopback");
     refused("localhost:5432", "db.example", 1, "limits", "not on loopback");
-    refused("localhost:5432/dmp", "/dmp?%68ost=db.example", 1, "limits", "not on loopback");
+    refused("reader@localhost:5432/dmp", "/dmp?host=db.example", 1, "limits", "not on loopback");
     let door = "[mqtt.bridge]\nurl = \"mqtt://broker.example:1884\"\n[run]";
     refused("[run]", door, 1, "limits", "not on loopback");
     let limited = CORRECT.replace("127.0.0.1:1883", "10.0.0.7:1883") + "[limits]\nmax_messages_per_s = 100\n";

@@ -147,7 +147,7 @@ fn wrong_registry_and_agent_configurations_are_errors_at_their_keys() {
     for (from, to, key) in [
         ("sqlite:registry.db", "mysql:registry.db", "store.url"),
         ("sqlite:registry.db", "postgres://u:secret@h/db", "store.url"),
-        ("sqlite:registry.db", "postgres://u@h/db?%70assword=secret@", "store.url"),
+        ("sqlite:registry.db", "postgres://u@h/db?password=secret@", "store.url"),
         ("commit_records = 1000", "commit_records = 0", "pipeline.commit_records"),
         ("\"30d\"", "\"60s\"", "clean.retire_after"),
         ("\"30d\"", "\"7d\"", "clean.retire_after"),

@@ -92,7 +92,10 @@ async fn may_clean(deployed: &Deployed) -> Finding {
     };
     let door = deployed.bridges_mqtt();
     match looking.await {
-        Ok(()) => right(SERVER, format!("{door} shows `fleetproof clean` retained messages")),
+        Ok(()) => right(
+            SERVER,
+            format!("{door} lets `fleetproof clean` in, and look for retained messages as far as it shows them"),
+        ),
         Err(error) => {
             let why = words(&error);
             unknown(SERVER, format!("`fleetproof clean` cannot look for retained messages, see mqtt.bridge: {why}"))

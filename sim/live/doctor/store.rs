@@ -14,7 +14,7 @@ const SERVER: &str = "store";
 /// A clock that is further off makes times of rows mean little beside those of the fleet; NTP keeps within some ms.
 const CLOCK_OFF_AT_MOST: Duration = Duration::from_millis(500);
 
-/// The tables that a registry makes where they are not there.
+/// What a registry shows.
 const VIEW: &str = "device_record";
 
 /// What the reader of a run cannot do without.
@@ -53,7 +53,7 @@ pub(super) async fn look(deployed: &Deployed) -> Vec<Finding> {
     let Ok(url) = deployed.store().full_url() else { return found };
     let Ok(database) = Database::open(&url, Access::Read).await else { return found };
     if !deployed.deployment.bring.registry && deployed.deployment.store.view.is_none() {
-        found.push(may_clean(&database).await);
+        found.extend(may_clean(&database).await);
     }
     let before = clock::wall();
     found.push(match database.now().await {
@@ -86,7 +86,7 @@ async fn may_write(database: &Database) -> Finding {
         Err(error) => return unknown(SERVER, format!("rights cannot be asked for: {}", words(&error.into()))),
     };
     let lacks = |rights: &&Rights| match rights.there {
-        true => !rights.read || (!rights.write && rights.table != VIEW),
+        true => !rights.let_write(),
         false => !rights.make,
     };
     let lacking: Vec<_> = rights.iter().filter(lacks).collect();
@@ -94,27 +94,28 @@ async fn may_write(database: &Database) -> Finding {
         None => right(SERVER, "a registry may make, read and change its tables"),
         Some(first) => {
             let tables: Vec<_> = lacking.iter().map(|rights| rights.table.as_str()).collect();
-            let right = if first.there { "SELECT, INSERT, UPDATE and DELETE" } else { "CREATE in its schema" };
+            let right = match first.there {
+                true => "more rights (those of `dmp-registry migrate --writer`)",
+                false => "CREATE in its schema",
+            };
             wrong(SERVER, format!("a registry needs {right} for {}", tables.join(", ")))
         }
     }
 }
 
-/// Whether rows of a run may be removed. No run needs it.
-async fn may_clean(database: &Database) -> Finding {
+/// Whether rows of a run may be removed, which no run needs; `None` where that is not known before it is tried.
+async fn may_clean(database: &Database) -> Option<Finding> {
     let may_not = |why: String| unknown(SERVER, format!("`fleetproof clean` cannot remove rows here: {why}"));
-    match database.rights().await {
-        Ok(rights) => {
-            let rights = rights.unwrap_or_default();
-            let lacking = rights.iter().filter(|rights| rights.there && !rights.write && rights.table != VIEW);
-            let tables: Vec<_> = lacking.map(|rights| rights.table.as_str()).collect();
-            match tables.is_empty() {
-                true => right(SERVER, "`fleetproof clean` may remove rows"),
-                false => may_not(format!("no right to write {}", tables.join(", "))),
-            }
-        }
-        Err(error) => may_not(words(&error.into())),
-    }
+    let rights = match database.rights().await {
+        Ok(rights) => rights?,
+        Err(error) => return Some(may_not(words(&error.into()))),
+    };
+    let lacking = rights.iter().filter(|rights| rights.there && !rights.let_forget());
+    let tables: Vec<_> = lacking.map(|rights| rights.table.as_str()).collect();
+    Some(match tables.is_empty() {
+        true => right(SERVER, "`fleetproof clean` may remove rows"),
+        false => may_not(format!("it needs SELECT and DELETE for {}", tables.join(", "))),
+    })
 }
 
 fn offset(now: Wall, before: Wall, after: Wall) -> Finding {

@@ -6,7 +6,6 @@ mod hooks;
 
 use std::path::Path;
 
-use dmp_service::store::{StoreUrl, StoreUrlError};
 use toml::Spanned;
 
 use self::{
@@ -16,6 +15,7 @@ use self::{
 use super::raw::{RawAbortIf, RawBring, RawKafka, RawLimits, RawMqtt, RawObserve, RawRun, RawStore, RawTarget};
 use crate::{
     fleet::RunPrefix,
+    live::store_url,
     scenario::parse::{Builder, Field, Table},
     target::{AbortIf, Address, Bring, Deployment, Door, Kafka, KafkaSecurity, Limits, Mqtt, Observe, Store, Topics},
 };
@@ -220,33 +220,12 @@ fn store(builder: &mut Builder<'_>, raw: Field<RawStore>, around: &Around<'_>) -
     let password = password(builder, &table, raw.password_file, raw.password_env, around, false);
     let url = url.map(|url| {
         let (span, url) = (url.span(), files_beside(url.get_ref(), around));
-        if let Err((what, help)) = store_url(&url, password.is_some(), help) {
+        if let Err((what, help)) = store_url::check(&url, password.is_some(), help) {
             builder.refuse(span, "store.url", what, help);
         }
         url
     });
     Store { url: url.unwrap_or_default(), password, view: raw.view.and_then(|view| view_name(builder, view)) }
-}
-
-/// What is wrong with the URL of a store, and what would be right: `help` where it is none at all.
-fn store_url<'a>(url: &str, with_password: bool, help: &'a str) -> Result<(), (String, &'a str)> {
-    let url: StoreUrl = url.parse().map_err(|error: StoreUrlError| (error.to_string(), help))?;
-    let wrong = |what: &str, help| Err((what.to_owned(), help));
-    match &url {
-        StoreUrl::Sqlite(_) if with_password => wrong("a file has no password", "leave the password out"),
-        StoreUrl::Sqlite(_) => Ok(()),
-        StoreUrl::Server(_) if url.has_password() => {
-            wrong("must not hold a password", "name it by store.password_file or store.password_env")
-        }
-        StoreUrl::Server(server) if with_password && server.user().is_empty() => {
-            wrong("names no user", "a password is somebody's: postgres://USER@HOST:PORT/DATABASE")
-        }
-        StoreUrl::Server(server) => match server.hosts().len() {
-            0 => wrong("names no server", help),
-            1 => Ok(()),
-            _ => wrong("names several servers", "name the one that is to be read: a replica may lag behind"),
-        },
-    }
 }
 
 /// Files are named beside the target's, also within the URL.
@@ -255,7 +234,8 @@ fn files_beside(url: &str, around: &Around<'_>) -> String {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         // No file stays none.
-        return if path.is_empty() { url.to_owned() } else { format!("sqlite:{}", beside(path)) };
+        let none = path.is_empty() || path.starts_with('?');
+        return if none { url.to_owned() } else { format!("sqlite:{}", beside(path)) };
     }
     let Some((base, query)) = url.split_once('?') else { return url.to_owned() };
     let option = |option: &str| match option.split_once('=') {

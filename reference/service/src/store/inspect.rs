@@ -17,10 +17,36 @@ pub struct Rights {
     pub there: bool,
     /// Whether it may be read.
     pub read: bool,
-    /// Whether rows may be inserted, changed and removed.
-    pub write: bool,
+    /// Whether rows may be inserted.
+    pub insert: bool,
+    /// Whether rows may be changed.
+    pub update: bool,
+    /// Whether rows may be removed.
+    pub delete: bool,
     /// Whether tables may be made beside it.
     pub make: bool,
+}
+
+impl Rights {
+    /// Whether they suffice for what a registry does to the table: what [`Role::Writer`](super::Role::Writer) has.
+    #[must_use]
+    pub fn let_write(&self) -> bool {
+        match self.table.as_str() {
+            "device" | "device_attribute" => self.read && self.insert && self.update && self.delete,
+            "device_session" => self.read && self.insert && self.delete,
+            "setting" | "rae" | "feed" => self.read && self.insert && self.update,
+            _view => self.read,
+        }
+    }
+
+    /// Whether they suffice to remove what RAEs have left in the table.
+    #[must_use]
+    pub fn let_forget(&self) -> bool {
+        match self.table.as_str() {
+            "device" | "device_attribute" | "device_session" | "rae" => self.read && self.delete,
+            _keeps_nothing_of_a_rae => true,
+        }
+    }
 }
 
 impl Database {

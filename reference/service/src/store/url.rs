@@ -1,7 +1,7 @@
 //! Names of stores: `sqlite:/path/file.db` and `postgres://user:password@host:port/database`.
 //!
-//! Where a URL leads, and whether it holds a password, is asked of what was parsed and never of the text: options say both, too,
-//! and their names may be percent-encoded. Neither `Debug` nor `Display` nor any error shows a password.
+//! Where a URL leads, and whether it holds a password, is asked of what was parsed and never of the text: options say both, too.
+//! Neither `Debug` nor `Display` nor any error shows a password.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -179,6 +179,11 @@ fn server(text: &str) -> Result<ServerUrl, StoreUrlError> {
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
     let (mut mode, mut roots, mut others) = ("prefer", Roots::Public, Vec::new());
     for option in query.split('&').filter(|option| !option.is_empty()) {
+        let name = option.split_once('=').map_or(option, |(name, _)| name);
+        if name.contains('%') {
+            // The driver would decode it, and take another `sslmode` than the one that is read here.
+            return Err(StoreUrlError::Option(quoted(name), "names of options are written without %"));
+        }
         match option.split_once('=') {
             Some(("sslmode", value)) => mode = value,
             Some(("sslrootcert", path)) => roots = Roots::File(percent_decoded(path)),
@@ -197,9 +202,17 @@ fn server(text: &str) -> Result<ServerUrl, StoreUrlError> {
     let rest = if others.is_empty() { base.to_owned() } else { format!("{base}?{}", others.join("&")) };
     let config = rest.parse().map_err(|error: tokio_postgres::Error| {
         let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        StoreUrlError::Server(cause)
+        // Behind an & that is not encoded, a password goes on as the name of an option.
+        let held = others.iter().any(|option| option.starts_with("password="));
+        StoreUrlError::Server(if held { "an option is not known, or not as it should be".to_owned() } else { cause })
     })?;
     let mut config: Box<tokio_postgres::Config> = Box::new(config);
+    let (hosts, addresses) = (config.get_hosts().len(), config.get_hostaddrs().len());
+    let ports = config.get_ports().len();
+    if (ports > 1 && ports != hosts.max(addresses)) || (hosts > 0 && addresses > 0 && hosts != addresses) {
+        let counted = format!("{hosts} hosts, {addresses} hostaddrs and {ports} ports do not fit together");
+        return Err(StoreUrlError::Server(counted));
+    }
     config.ssl_mode(match tls {
         Tls::Never => tokio_postgres::config::SslMode::Disable,
         Tls::Offered(_) => tokio_postgres::config::SslMode::Prefer,
@@ -266,10 +279,11 @@ mod tests {
         };
         assert_eq!(hosts("postgres://u@[::1]:5432/d"), ["::1"]);
         assert_eq!(hosts("postgres://u@a:1,b:2/d"), ["a", "b"]);
-        assert_eq!(hosts("postgres://u@a/d?%68ost=b&host%61ddr=10.0.0.7"), ["a", "b", "10.0.0.7"]);
+        assert_eq!(hosts("postgres://u@a/d?hostaddr=10.0.0.7"), ["a", "10.0.0.7"]);
+        assert_eq!(hosts("postgres:///d?host=b"), ["b"]);
         assert_eq!(hosts("postgres://u@%2Frun%2Fpostgresql/d"), ["/run/postgresql"]);
         assert_eq!(hosts("postgres:///d"), [""; 0]);
-        for text in ["postgres://u:p@h/d", "postgres://u@h/d?password=p", "postgres://u@h/d?%70assword=p"] {
+        for text in ["postgres://u:p@h/d", "postgres://u@h/d?password=p", "postgres://u@h/d?user=v&password=%70"] {
             assert!(parsed(text).has_password(), "{text}");
         }
         assert!(!parsed("postgres://u@h/d").has_password() && !parsed("sqlite:/a").has_password());
@@ -296,5 +310,13 @@ mod tests {
         assert!(error("sqlite:/a?sync=off").contains("only synchronous=normal|full is known"));
         assert!(error("postgres://h/d?sslmode=maybe").contains("verify-full"));
         assert!(error("postgres://h/d?colour=red").contains("unknown option"));
+        for text in ["postgres://h/d?%68ost=b", "postgres://h/d?ssl%6Dode=require", "postgres://h/d?%70assword=hunter2"]
+        {
+            assert!(error(text).contains("without %") && !error(text).contains("hunter2"), "{}", error(text));
+        }
+        for text in ["postgres://h/d?port=6543", "postgres://a,b/d?hostaddr=10.0.0.7"] {
+            assert!(error(text).contains("do not fit together"), "{}", error(text));
+        }
+        assert!(!error("postgres://u@h/d?password=abc&hunter2=x").contains("hunter2"));
     }
 }

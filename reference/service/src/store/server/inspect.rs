@@ -10,8 +10,9 @@ const NOW: &str = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::INT8";
 /// Of each table that is there; for those that are not, whether they could be made.
 const RIGHTS: &str = "SELECT t.name,
   COALESCE(has_table_privilege(to_regclass(t.name), 'SELECT'), FALSE),
-  COALESCE(has_table_privilege(to_regclass(t.name), 'INSERT') AND has_table_privilege(to_regclass(t.name), 'UPDATE')
-    AND has_table_privilege(to_regclass(t.name), 'DELETE'), FALSE),
+  COALESCE(has_table_privilege(to_regclass(t.name), 'INSERT'), FALSE),
+  COALESCE(has_table_privilege(to_regclass(t.name), 'UPDATE'), FALSE),
+  COALESCE(has_table_privilege(to_regclass(t.name), 'DELETE'), FALSE),
   to_regclass(t.name) IS NOT NULL,
   COALESCE(has_schema_privilege(current_schema(), 'CREATE'), FALSE)
 FROM unnest($1::TEXT[]) AS t(name)";
@@ -32,9 +33,11 @@ impl ServerStore {
                 Ok(Rights {
                     table: row.try_get(0)?,
                     read: row.try_get(1)?,
-                    write: row.try_get(2)?,
-                    there: row.try_get(3)?,
-                    make: row.try_get(4)?,
+                    insert: row.try_get(2)?,
+                    update: row.try_get(3)?,
+                    delete: row.try_get(4)?,
+                    there: row.try_get(5)?,
+                    make: row.try_get(6)?,
                 })
             };
             rows.iter().map(right).collect::<Result<_, _>>().map_err(|error| query_error(&error))
