@@ -14,6 +14,7 @@ mod store;
 
 use std::path::Path;
 
+use anyhow::Context;
 use dmp_service::mqtt::Endpoint;
 
 use self::{
@@ -122,7 +123,16 @@ impl Containers {
     }
 }
 
-/// Whether a fault is to break the pipeline's link to `server`: what copies every byte stands there only then.
+/// The pipeline's link to the server at `endpoint`, where it is to be broken: what copies every byte stands there only then.
+async fn link(to_break: bool, endpoint: &Endpoint) -> anyhow::Result<Option<Proxy>> {
+    if !to_break {
+        return Ok(None);
+    }
+    let started = Proxy::unread(endpoint).await;
+    started.map(Some).with_context(|| format!("starting the proxy before {}", endpoint.address()))
+}
+
+/// Whether a fault is to break the pipeline's link to `server`.
 fn breaks_link_to(server: Server, scenario: &Scenario) -> bool {
     scenario.faults.iter().any(|fault| match &fault.kind {
         FaultKind::Server(kind) => kind.is_of_link() && kind.server() == server,

@@ -16,6 +16,7 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 use super::{
     docker::{Docker, Port},
     images::KAFKA,
+    link,
     machine::{Asked, Machine},
 };
 use crate::live::{proxy::Proxy, stack::Topic};
@@ -43,12 +44,9 @@ pub(super) struct Kafka {
 }
 
 impl Kafka {
-    pub(super) async fn start(docker: &Docker, topics: &[Topic], with_link: bool) -> anyhow::Result<Kafka> {
+    pub(super) async fn start(docker: &Docker, topics: &[Topic], to_break: bool) -> anyhow::Result<Kafka> {
         let ports = Ports::free()?;
-        let link = match with_link {
-            true => Some(Proxy::unread(&ports.pipeline.endpoint()).await.context("starting the proxy before Kafka")?),
-            false => None,
-        };
+        let link = link(to_break, &ports.pipeline.endpoint()).await?;
         let advertised = link.as_ref().map_or(ports.pipeline.outside, |link| link.endpoint().port);
         let (machine, container) = serve(docker, ports, advertised).await?;
         let bootstrap = ports.bootstrap();

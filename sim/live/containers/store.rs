@@ -7,6 +7,7 @@ use tokio_postgres::{Client, NoTls};
 use super::{
     docker::{Docker, Port},
     images::{COCKROACH, POSTGRES},
+    link,
     machine::{Asked, Machine},
 };
 use crate::{live::proxy::Proxy, run::StoreProduct};
@@ -37,7 +38,7 @@ impl DatabaseServer {
     pub(super) async fn start(
         docker: &Docker,
         product: StoreProduct,
-        with_link: bool,
+        to_break: bool,
     ) -> anyhow::Result<DatabaseServer> {
         let (container, port) = match product {
             StoreProduct::Postgres => postgres(docker).await?,
@@ -47,10 +48,7 @@ impl DatabaseServer {
         let (docker, server) = (docker.clone(), Asked::Database(database));
         let machine = Machine { docker, container: container.id().to_owned(), server };
         machine.answers().await?;
-        let link = match with_link {
-            true => Some(Proxy::unread(&port.endpoint()).await.context("starting the proxy before the database")?),
-            false => None,
-        };
+        let link = link(to_break, &port.endpoint()).await?;
         Ok(DatabaseServer { database, link, machine, _container: container })
     }
 }

@@ -86,7 +86,7 @@ pub(super) async fn look(deployed: &Deployed, own: bool) -> Vec<Finding> {
 /// Whether whoever looks for what a run has left is let in, and may look for retained messages. No run needs it.
 async fn may_clean(deployed: &Deployed) -> Finding {
     let looking = async {
-        let mut peer = Peer::connect(&entrance(&deployed.deployment, None)?, &bridges_client_id(deployed)).await?;
+        let mut peer = connect(deployed, None).await?;
         peer.subscribe(vec![EVERY_STATUS.to_owned()]).await?;
         peer.leave().await
     };
@@ -135,9 +135,9 @@ pub(super) async fn the_way(deployed: &Deployed) -> Vec<Finding> {
 
 /// How long a message takes to a bridge; `None` where it does not come.
 async fn heard(deployed: &Deployed, rae: &Rae) -> anyhow::Result<Option<Duration>> {
-    let mut bridge = Peer::connect(&entrance(&deployed.deployment, None)?, &bridges_client_id(deployed)).await?;
+    let mut bridge = connect(deployed, None).await?;
     bridge.subscribe(subscriptions(0, 1)).await?;
-    let mut peer = Peer::connect(&entrance(&deployed.deployment, Some(rae.as_str()))?, rae.as_str()).await?;
+    let mut peer = connect(deployed, Some(rae)).await?;
     let topic = status_topic(rae);
     let arrives = async {
         loop {
@@ -158,7 +158,7 @@ async fn logged(deployed: &Deployed, rae: &Rae) -> anyhow::Result<Option<Duratio
     let ends: BTreeMap<_, _> = inspector.end_offsets(events).await?;
     let (records_in, mut records) = mpsc::channel(256);
     let _tail = Tail::start(&deployed.kafka(), events, ends, records_in).await?;
-    let mut peer = Peer::connect(&entrance(deployment, Some(rae.as_str()))?, rae.as_str()).await?;
+    let mut peer = connect(deployed, Some(rae)).await?;
     let topic = status_topic(rae);
     let arrives = async {
         while let Some(record) = records.recv().await {
@@ -213,21 +213,17 @@ async fn shown(deployed: &Deployed, rae: &Rae) -> Option<Finding> {
     })
 }
 
-/// As whom the doctor comes in as a bridge: it has a session of its own.
-fn bridges_client_id(deployed: &Deployed) -> String {
-    format!("{}-doctor", deployed.bridge_prefix())
+/// Comes in as a RAE, or, without one, as a bridge: with a session of the doctor's own.
+async fn connect(deployed: &Deployed, rae: Option<&Rae>) -> anyhow::Result<Peer> {
+    let client_id = rae.map_or_else(|| format!("{}-doctor", deployed.bridge_prefix()), Rae::to_string);
+    Peer::connect(&entrance(&deployed.deployment, rae.map(Rae::as_str))?, &client_id).await
 }
 
 /// Whether a RAE is let in, or, without one, a bridge.
 async fn let_in(deployed: &Deployed, rae: Option<&Rae>, found: &mut Vec<Finding>) -> Option<Peer> {
     let who = rae.map_or_else(|| "the bridge".to_owned(), Rae::to_string);
-    let client_id = rae.map_or_else(|| bridges_client_id(deployed), Rae::to_string);
-    let connected = async {
-        let entrance = entrance(&deployed.deployment, rae.map(Rae::as_str))?;
-        Peer::connect(&entrance, &client_id).await
-    };
     let door = if rae.is_some() { deployed.mqtt() } else { deployed.bridges_mqtt() };
-    match connected.await {
+    match connect(deployed, rae).await {
         Ok(peer) => {
             found.push(right(SERVER, format!("{door} lets {who} in")));
             Some(peer)

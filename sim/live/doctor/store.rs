@@ -86,7 +86,7 @@ async fn may_write(database: &Database) -> Finding {
         Err(error) => return unknown(SERVER, format!("rights cannot be asked for: {}", words(&error.into()))),
     };
     let lacks = |rights: &&Rights| match rights.there {
-        true => !rights.let_write(),
+        true => !rights.let_write() || (rights.table == VIEW && !rights.read),
         false => !rights.make,
     };
     let lacking: Vec<_> = rights.iter().filter(lacks).collect();
@@ -95,10 +95,10 @@ async fn may_write(database: &Database) -> Finding {
         Some(first) => {
             let tables: Vec<_> = lacking.iter().map(|rights| rights.table.as_str()).collect();
             let right = match first.there {
-                true => "more rights (those of `dmp-registry migrate --writer`)",
+                true => "more rights (those of `dmp-registry migrate --writer`, and to read the view)",
                 false => "CREATE in its schema",
             };
-            wrong(SERVER, format!("a registry needs {right} for {}", tables.join(", ")))
+            wrong(SERVER, format!("a registry that is judged by what it shows needs {right} for {}", tables.join(", ")))
         }
     }
 }

@@ -179,12 +179,11 @@ fn server(text: &str) -> Result<ServerUrl, StoreUrlError> {
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
     let (mut mode, mut roots, mut others) = ("prefer", Roots::Public, Vec::new());
     for option in query.split('&').filter(|option| !option.is_empty()) {
-        let name = option.split_once('=').map_or(option, |(name, _)| name);
-        if name.contains('%') {
-            // The driver would decode it, and take another `sslmode` than the one that is read here.
-            return Err(StoreUrlError::Option(quoted(name), "names of options are written without %"));
-        }
         match option.split_once('=') {
+            // The driver would decode it, and take another `sslmode` than the one that is read here.
+            Some((name, _)) if name.contains('%') => {
+                return Err(StoreUrlError::Option(quoted(name), "names of options are written without %"));
+            }
             Some(("sslmode", value)) => mode = value,
             Some(("sslrootcert", path)) => roots = Roots::File(percent_decoded(path)),
             Some(_) | None => others.push(option),

@@ -17,7 +17,7 @@ use dmp_core::{
 use dmp_service::{
     config::Kafka,
     registry::{self, Faults},
-    store::{Access, Database, Role, Store, StoreError, WriteOutcome},
+    store::{Access, Database, Rights, Role, Store, StoreError, WriteOutcome},
 };
 use rdkafka::mocking::MockCluster;
 use tokio_postgres::{Client, NoTls, error::SqlState};
@@ -154,6 +154,11 @@ async fn the_registry_writes_cleans_up_and_retires_with_a_role_that_cannot_chang
     written(&store, &Rows { feed, ..Rows::default() }).await;
     assert_eq!(store.retire(period).await.expect("it may"), 1);
 
+    let rights = store.rights().await.expect("it may ask").expect("a server has rights");
+    assert!(rights.iter().all(Rights::let_write), "what the role has is what is asked for: {rights:?}");
+    let kept: Vec<_> = rights.iter().filter(|rights| !rights.let_forget()).map(|rights| &*rights.table).collect();
+    assert_eq!(kept, ["rae"], "a registry never removes one");
+
     let raw = stage.raw(Some(&stage.writer())).await;
     let forbidden = [
         "CREATE TABLE more (a INT8)",
@@ -181,6 +186,13 @@ async fn a_reader_sees_the_view_and_no_table() {
     written(&stage.open(Some(&stage.writer())).await, &rows(1, &["a"], 0)).await;
     let records = stage.open(Some(&stage.reader())).await.records().await.expect("it may read the view");
     assert_eq!(records.len(), 1);
+    let rights =
+        stage.open(Some(&stage.reader())).await.rights().await.expect("it may ask").expect("a server has rights");
+    assert!(
+        rights.iter().filter(|rights| rights.table != "device_record").all(|rights| !rights.let_write()),
+        "{rights:?}"
+    );
+
     let raw = stage.raw(Some(&stage.reader())).await;
     for table in TABLES {
         denied(&raw, &format!("SELECT 1 FROM {table}")).await;
