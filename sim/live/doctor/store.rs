@@ -98,7 +98,7 @@ async fn may_write(database: &Database) -> Finding {
                 true => "more rights (those of `dmp-registry migrate --writer`, and to read the view)",
                 false => "CREATE in its schema",
             };
-            wrong(SERVER, format!("a registry that is judged by what it shows needs {right} for {}", tables.join(", ")))
+            wrong(SERVER, format!("a registry needs {right} for {}", tables.join(", ")))
         }
     }
 }
